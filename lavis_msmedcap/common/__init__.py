@@ -1,0 +1,1 @@
+"""Ground layer: paths, errors, distributed helpers and the generic configuration checker."""

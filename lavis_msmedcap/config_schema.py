@@ -1,0 +1,214 @@
+"""What may stand in a run configuration, as data.
+
+The sections of models and of our runner are written out here. Datasets and processors declare
+their own keys as a class attribute ``CONFIG_KEYS`` (name to type), which `declared_keys` reads.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lavis_msmedcap.common.config_check import Key, MapOf, Node, Nullable, Section
+from lavis_msmedcap.datasets.records import DOMAINS, SPLITS
+from lavis_msmedcap.models.encoders.build import PRECISIONS
+from lavis_msmedcap.models.encoders.sam import TOKEN_LAYOUTS
+from lavis_msmedcap.runners.schedule import SCHEDULES
+from lavis_msmedcap.runners.settings import AMP_MODES
+
+TOP_LEVEL = ("model", "datasets", "run", "scale", "scales")
+OVERLAY_LEVEL = ("model", "datasets", "run")
+
+COUNT = Key(int, minimum=1)
+PATH = Nullable(Key(str))
+
+# --- model: ------------------------------------------------------------------------------------
+
+ENCODER_KEYS: dict[str, Node] = {
+    "weights": Nullable(Key(str, help="file of the frozen encoder, null for random weights")),
+    "image_size": Key(int, required=True, minimum=1, help="side of the encoder's view in pixels"),
+    "patch_size": Key(int, required=True, minimum=1, help="side of a patch in pixels"),
+    "width": COUNT,
+    "depth": COUNT,
+    "num_heads": COUNT,
+    "mlp_ratio": Key(float, above=0),
+    "precision": Key(str, choices=tuple(PRECISIONS)),
+}
+EVA_CLIP_KEYS: dict[str, Node] = {
+    "name": Key(str, required=True, choices=("eva_clip",), help="the encoder"),
+    **ENCODER_KEYS,
+    "freeze_ln": Key(bool),
+}
+SAM_KEYS: dict[str, Node] = {
+    "name": Key(str, required=True, choices=("sam",), help="the encoder"),
+    **ENCODER_KEYS,
+    "window_size": Key(int, minimum=0),
+    "global_attn_indexes": Key(list, items=Key(int, minimum=0)),
+    "out_chans": COUNT,
+    "tokens": Key(str, choices=tuple(TOKEN_LAYOUTS)),
+    "pool": COUNT,
+}
+BRANCH_KEYS: dict[str, Node] = {
+    "train_on": Key(
+        list,
+        required=True,
+        items=Key(str, choices=DOMAINS),
+        help="domains whose samples train the branch's Q-Former",
+    ),
+    "num_query_token": Key(int, required=True, minimum=1, help="number of learned queries"),
+    "init": Key(str, help="scratch, or the path of a BLIP-2 checkpoint or a BERT"),
+}
+BRANCHES = Section(
+    {
+        "clip": Nullable(
+            Section({**BRANCH_KEYS, "encoder": Section(EVA_CLIP_KEYS, required=True)})
+        ),
+        "sam": Nullable(Section({**BRANCH_KEYS, "encoder": Section(SAM_KEYS, required=True)})),
+    },
+    required=True,
+    help="the branches clip and sam; null drops one",
+)
+QFORMER = Section(
+    {
+        "tokenizer": Key(str, required=True, help="folder with vocab.txt"),
+        "hidden_size": COUNT,
+        "num_layers": COUNT,
+        "num_heads": COUNT,
+        "intermediate_size": COUNT,
+        "cross_attention_freq": COUNT,
+        "dropout": Key(float, minimum=0, maximum=0.99),
+    },
+    required=True,
+    help="sizes and tokenizer of the Q-Formers",
+)
+MODEL_KEYS: dict[str, Node] = {
+    "arch": Key(str, required=True, help="the registered model"),
+    "model_type": Key(str, required=True, help="which packaged default it starts from"),
+    "load_finetuned": Key(bool),
+    "finetuned": PATH,
+    "branches": BRANCHES,
+    "qformer": QFORMER,
+    "max_txt_len": Key(int, required=True, minimum=1, help="longest text in tokens"),
+}
+WEIGHT = Key(float, minimum=0)
+MODEL_SCHEMAS: dict[str, dict[str, Node]] = {
+    "blip2_dual_qformer": {
+        **MODEL_KEYS,
+        "embed_dim": Key(int, required=True, minimum=1, help="width of the contrastive space"),
+        "loss_weights": Section({"itc": WEIGHT, "itm": WEIGHT, "lm": WEIGHT}),
+    },
+    "msmedcap": {
+        **MODEL_KEYS,
+        "stage1": PATH,
+        "prompt": Key(str, required=True, help="text in front of the caption"),
+        "llm": Section(
+            {
+                "weights": Key(str, required=True, help="folder of the frozen OPT"),
+                "tokenizer": Key(str, required=True, help="folder of its tokenizer"),
+                "precision": Key(str, choices=tuple(PRECISIONS)),
+            },
+            required=True,
+            help="the frozen language model",
+        ),
+    },
+}
+FOREIGN_MODEL: dict[str, Node] = {
+    "arch": MODEL_KEYS["arch"],
+    "model_type": MODEL_KEYS["model_type"],
+    "load_finetuned": Key(bool),
+    "load_pretrained": Key(bool),
+}
+
+# --- run: --------------------------------------------------------------------------------------
+
+SPLIT_LIST = Nullable(Key(list, items=Key(str, choices=SPLITS)))
+RATE = Key(float, minimum=0)
+RUN_KEYS: dict[str, Node] = {
+    "task": Key(str, required=True, help="the registered task"),
+    "runner": Key(str),
+    "max_epoch": Key(int, minimum=0),
+    "batch_size_train": COUNT,
+    "batch_size_eval": COUNT,
+    "num_workers": Key(int, minimum=0),
+    "init_lr": Key(float, above=0),
+    "min_lr": RATE,
+    "warmup_lr": Key(float),
+    "warmup_steps": Key(int, minimum=0),
+    "lr_sched": Key(str),
+    "lr_decay_rate": Nullable(RATE),
+    "weight_decay": RATE,
+    "beta2": Key(float, minimum=0, maximum=1),
+    "accum_grad_iters": COUNT,
+    "clip_grad_norm": Nullable(Key(float, above=0)),
+    "seed": Key(int, minimum=0),
+    "output_dir": Key(str),
+    # YAML reads a bare off as false; LAVIS' true is fp16
+    "amp": Key((str, bool), choices=(*AMP_MODES, False, True)),
+    "evaluate": Key(bool),
+    "train_splits": SPLIT_LIST,
+    "valid_splits": SPLIT_LIST,
+    "test_splits": SPLIT_LIST,
+    "train_dataset_ratios": Nullable(MapOf(RATE)),
+    "samples_per_epoch": Nullable(COUNT),
+    "max_eval_samples": Nullable(COUNT),
+    "log_freq": COUNT,
+    "device": Key(str),
+    "distributed": Key(bool),
+    "dist_url": Key(str),
+    "world_size": COUNT,
+    "resume_ckpt_path": PATH,
+    "max_len": COUNT,
+    "min_len": Key(int, minimum=0),
+    "num_beams": COUNT,
+    "length_penalty": Key(float),
+    "repetition_penalty": Key(float, above=0),
+    "report": Key(bool),
+}
+# What LAVIS' own runners and tasks read, or their configurations carry, beyond the keys above.
+# Types only where a wrong one fails late.
+LAVIS_RUN_KEYS: dict[str, Node] = {
+    **RUN_KEYS,
+    "train_splits": Nullable(Key(list)),
+    "valid_splits": Nullable(Key(list)),
+    "test_splits": Nullable(Key(list)),
+    "max_iters": Key(int, minimum=1),
+    "iters_per_inner_epoch": Key(int, minimum=1),
+    "use_dist_eval_sampler": Key(bool),
+    "report_metric": Key(bool),
+    "k_test": COUNT,
+    "num_ans_candidates": COUNT,
+    "inference_method": Key(str),
+    "prompt": Key(str),
+}
+LR_SCHEDULES = tuple(SCHEDULES)
+
+# --- datasets: ---------------------------------------------------------------------------------
+
+PROCESSOR_NAME: dict[str, Node] = {
+    "name": Key(str, required=True, help="the registered processor")
+}
+DATASET_KEYS: dict[str, Node] = {
+    "type": Key(str),
+    "data_type": Key(str, required=True, choices=("images",), help="always images"),
+    "domain": Key(str, required=True, choices=DOMAINS, help="which branches its samples train"),
+    "ratio": Key(float, minimum=0),
+    "vis_processor": Key(dict, required=True, help="processors of the images"),
+    "text_processor": Key(dict, required=True, help="processors of the captions"),
+    "build_info": Key(dict, required=True, help="where the files are"),
+}
+
+
+def declared_keys(cls: type | None) -> dict[str, Node]:
+    """Reads ``CONFIG_KEYS`` of a processor, builder, task or runner class.
+
+    Args:
+        cls: The class; its values may be types, tuples of types, or schema nodes. None and a class
+            without the attribute declare nothing.
+
+    Returns:
+        A schema; plain types become keys that may also be null.
+    """
+    declared: dict[str, Any] = getattr(cls, "CONFIG_KEYS", None) or {}
+    return {
+        name: node if isinstance(node, (Key, Section, MapOf, Nullable)) else Nullable(Key(node))
+        for name, node in declared.items()
+    }

@@ -1,0 +1,1 @@
+"""From files on disk to samples: readers, records, datasets, builders and the batch plan."""

@@ -1,0 +1,1 @@
+"""Networks: encoders, branches, objectives, the captioner, and the two models LAVIS registers."""

@@ -1,0 +1,198 @@
+"""Writing captions with OPT: one loop for greedy search, nucleus sampling and beam search.
+
+The loop calls the network itself, so it does not depend on the ``generate`` of the installed
+transformers: LAVIS 1.0.2's own path breaks from version 4.27 on, and under 4.26 it recomputes the
+visual prefix in every step, for every beam. Here the prefix passes through OPT once per image, and
+each step adds one token to a key/value cache.
+
+The rules are those of LAVIS' ``Blip2OPT.generate`` under transformers 4.26, with one change: where
+that counts the padded length of a batch, each sample's own prompt counts. A caption is therefore
+the same whether its image is alone or in a batch (up to float rounding: a batch of another size
+may round differently, which shows only where two candidates tie).
+
+Dimensions: B batch, P prefix tokens, L prompt tokens, D_lm LLM width, R rows (sequences under way:
+B, times beams or samples per image), V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from lavis_msmedcap.models.decoding_policies import (
+    BeamSearch,
+    Policy,
+    Rules,
+    RunningText,
+    Sampler,
+    SingleTrack,
+)
+from lavis_msmedcap.models.opt_cache import CachedOpt
+
+if TYPE_CHECKING:
+    from lavis.models.blip2_models.modeling_opt import OPTForCausalLM
+
+DEFAULT_TOP_K = 50  # LAVIS passes no top_k, so Hugging Face's default applies when sampling
+
+
+@torch.no_grad()
+def generate(
+    opt_model: OPTForCausalLM,
+    prefix_embeds: Tensor,
+    prompt_ids: Tensor,
+    prompt_mask: Tensor,
+    *,
+    eos_token_id: int,
+    pad_token_id: int,
+    num_beams: int = 5,
+    max_new_tokens: int = 30,
+    min_length: int = 1,
+    do_sample: bool = False,
+    top_p: float = 0.9,
+    top_k: int = DEFAULT_TOP_K,
+    temperature: float = 1.0,
+    repetition_penalty: float = 1.0,
+    length_penalty: float = 1.0,
+    num_return_sequences: int = 1,
+    generator: torch.Generator | None = None,
+) -> list[list[int]]:
+    """Writes captions after a visual prefix and a prompt.
+
+    Args:
+        opt_model: LAVIS' ``OPTForCausalLM`` in evaluation mode.
+        prefix_embeds: float (B, P, D_lm), cast to the type of the model's embeddings.
+        prompt_ids: int64 (B, L), padded on the left, ``</s>`` in front of every prompt.
+        prompt_mask: int64 (B, L), 1 for tokens; at least one in each row.
+        eos_token_id: Ends a caption; for BLIP-2 the id of the line break, not ``</s>``.
+        pad_token_id: Fed to the network for captions that have ended; has no effect on others.
+        num_beams: 1 is greedy search. Not used when sampling, as in LAVIS.
+        max_new_tokens: Largest number of caption tokens (LAVIS' ``max_length``).
+        min_length: A caption may end once prompt and caption together have this many tokens,
+            ``</s>`` included, as in Hugging Face's rule; so 1 never has an effect.
+        do_sample: Draw each token instead of searching.
+        top_p: Sampling: only the best tokens that together reach this probability.
+        top_k: Sampling: only this many best tokens, applied before ``top_p``; 0 for no limit. LAVIS
+            does not name it, but runs with Hugging Face's default of 50.
+        temperature: Sampling: > 1 flattens the distribution; applied before ``top_k``.
+        repetition_penalty: See :func:`lavis_msmedcap.models.logits.penalize_repetition`; prompt
+            and ``</s>`` count as said, padding does not.
+        length_penalty: Beam search ranks captions by log-probability divided by
+            ``length ** length_penalty``, where the length is that of prompt and caption, ``</s>``
+            included and the end token not (transformers 4.26; later versions leave the prompt
+            out). > 0 favours long captions.
+        num_return_sequences: Captions per image: independent draws, or the best beams, best first.
+        generator: Source of randomness of sampling, on the device of the model. Draws of a batch
+            come from one stream, so sampled captions depend on what else is in the batch.
+
+    Returns:
+        B * num_return_sequences token lists, those of one image together, without prompt, padding
+        and end token.
+
+    Raises:
+        ValueError: If the arguments contradict each other, or prefix, prompt and caption exceed
+            the model's positions.
+    """
+    rules = Rules(eos_token_id, min_length, repetition_penalty)
+    searches = num_beams > 1 and not do_sample
+    copies = num_beams if searches else num_return_sequences
+    _check_counts(num_beams, num_return_sequences, max_new_tokens, do_sample)
+    _check_sampling(do_sample, top_p, top_k, temperature)
+    prompt_lengths = _check_prompt(prefix_embeds, prompt_ids, prompt_mask)
+    if not prompt_lengths:
+        return []
+    _check_lengths(opt_model, prefix_embeds.shape[1], prompt_lengths, max_new_tokens, min_length)
+
+    text = RunningText(prompt_ids, prompt_mask, prompt_lengths, copies, max_new_tokens)
+    policy: Policy
+    if searches:
+        policy = BeamSearch(
+            text, rules, num_beams, length_penalty, num_return_sequences, pad_token_id
+        )
+    elif do_sample:
+        policy = SingleTrack(
+            text, rules, pad_token_id, Sampler(top_p, top_k, temperature, generator)
+        )
+    else:
+        policy = SingleTrack(text, rules, pad_token_id, None)
+
+    opt = CachedOpt(opt_model, prefix_embeds, prompt_ids, prompt_mask, max_new_tokens)
+    logits = opt.read_prompt(copies)
+    for step in range(1, max_new_tokens + 1):
+        tokens, rows = policy.advance(logits)
+        if policy.is_done() or step == max_new_tokens:
+            break
+        if rows is not None:
+            opt.reorder(rows)
+        logits = opt.read_tokens(tokens)
+    return policy.captions()
+
+
+def _check_counts(
+    num_beams: int, num_return_sequences: int, max_new_tokens: int, do_sample: bool
+) -> None:
+    """Refuses numbers of beams, captions and tokens that contradict each other."""
+    for name, value in (
+        ("num_beams", num_beams),
+        ("num_return_sequences", num_return_sequences),
+        ("max_new_tokens", max_new_tokens),
+    ):
+        if value < 1:
+            raise ValueError(f"{name} is {value}; expected at least 1")
+    if not do_sample and num_return_sequences > num_beams:
+        raise ValueError(
+            f"num_return_sequences is {num_return_sequences} with num_beams {num_beams}; a search "
+            "returns at most one caption per beam: raise num_beams, or sample"
+        )
+
+
+def _check_sampling(do_sample: bool, top_p: float, top_k: int, temperature: float) -> None:
+    """Refuses settings that leave nothing to draw from."""
+    if not do_sample:
+        return
+    if not 0.0 < top_p <= 1.0:
+        raise ValueError(f"top_p is {top_p}; expected a probability above 0 and at most 1")
+    if temperature <= 0.0:
+        raise ValueError(f"temperature is {temperature}; expected more than 0")
+    if top_k < 0:
+        raise ValueError(f"top_k is {top_k}; expected at least 1, or 0 for no limit")
+
+
+def _check_prompt(prefix_embeds: Tensor, prompt_ids: Tensor, prompt_mask: Tensor) -> list[int]:
+    """Checks shapes and padding; returns the number of tokens of each prompt."""
+    if prompt_ids.shape != prompt_mask.shape or len(prompt_ids) != len(prefix_embeds):
+        raise ValueError(
+            f"prefix {tuple(prefix_embeds.shape)}, prompt {tuple(prompt_ids.shape)} and its mask "
+            f"{tuple(prompt_mask.shape)} do not belong together; expected (B, P, D), (B, L), (B, L)"
+        )
+    lengths: list[int] = prompt_mask.long().sum(dim=1).tolist()
+    if 0 in lengths or not bool(prompt_mask[:, -1:].all()):
+        raise ValueError(
+            "every prompt needs at least one token (</s>) and padding on the left; pad with "
+            "lavis_msmedcap.models.opt.prompt_inputs"
+        )
+    return lengths
+
+
+def _check_lengths(
+    opt_model: OPTForCausalLM,
+    prefix_length: int,
+    prompt_lengths: Sequence[int],
+    max_new_tokens: int,
+    min_length: int,
+) -> None:
+    """Refuses lengths that cannot be reached, or that the model has no positions for."""
+    if min_length > min(prompt_lengths) + max_new_tokens:
+        raise ValueError(
+            f"min_length is {min_length}, but prompt and caption have at most "
+            f"{min(prompt_lengths)} + {max_new_tokens} tokens; raise max_new_tokens"
+        )
+    needed = prefix_length + max(prompt_lengths) + max_new_tokens
+    positions = opt_model.config.max_position_embeddings
+    if needed > positions:
+        raise ValueError(
+            f"prefix, prompt and caption need {prefix_length} + {max(prompt_lengths)} + "
+            f"{max_new_tokens} positions, the model has {positions}; lower max_new_tokens"
+        )

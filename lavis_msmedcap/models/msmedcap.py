@@ -1,0 +1,308 @@
+"""Stage 2, captioning with a frozen OPT (paper 2.3).
+
+Dimensions: B batch, P tokens of the visual prefix, L text tokens, D_lm LLM width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, cast
+
+import torch
+from lavis.common.registry import registry
+from torch import Tensor, nn
+
+from lavis_msmedcap.common.errors import WeightsError
+from lavis_msmedcap.common.paths import package_path, resolve_path
+from lavis_msmedcap.models.base import DualBranchModel, logger, plain
+from lavis_msmedcap.models.branch import QFormerBranch
+from lavis_msmedcap.models.build import (
+    active_branches,
+    build_branch,
+    load_text_tokenizer,
+    missing_weights,
+    qformer_size,
+)
+from lavis_msmedcap.models.captioner import caption_loss, concat_prefix
+from lavis_msmedcap.models.checkpoints import find_checkpoint, read_checkpoint
+from lavis_msmedcap.models.decoding import generate
+from lavis_msmedcap.models.opt import (
+    caption_inputs,
+    decode_captions,
+    end_of_caption_id,
+    load_opt,
+    prompt_inputs,
+)
+from lavis_msmedcap.models.weights import ExpectedKeys
+
+# parts of a stage-1 branch that captioning has no use for
+STAGE1_ONLY = {
+    "qformer.cls.": "the text half of the Q-Former serves stage 1 only",
+    "qformer.bert.embeddings.word_embeddings": "the text half of the Q-Former serves stage 1 only",
+    "qformer.bert.embeddings.position_embeddings": (
+        "the text half of the Q-Former serves stage 1 only"
+    ),
+    ".intermediate.": "the text half of the Q-Former serves stage 1 only",
+    ".output.dense": "the text half of the Q-Former serves stage 1 only",
+    ".output.LayerNorm": "the text half of the Q-Former serves stage 1 only",
+    "vision_proj.": "projection of ITC",
+    "text_proj.": "projection of ITC",
+    "itm_head.": "head of ITM",
+    ".temp": "temperature of ITC",
+}
+
+
+@registry.register_model("msmedcap")
+class MSMedCap(DualBranchModel):
+    """MSMedCap captioner: two Q-Formers in front of a frozen OPT.
+
+    Supported model types:
+        - demo: the trained miniature model that ships with the package (the default)
+        - paper: EVA-CLIP ViT-g, SAM ViT-B and OPT-2.7b (weights from files named in
+          ``configs/models/msmedcap_paper.yaml``)
+
+    Usage:
+        >>> from lavis.models import load_model_and_preprocess
+        >>> model, vis, txt = load_model_and_preprocess("msmedcap", is_eval=True)
+        >>> model.generate({"image": vis["eval"](raw_image).unsqueeze(0)})
+
+    Args:
+        branches: Branches by name, each with its linear layer into the LLM.
+        opt_model: Frozen OPT.
+        opt_tokenizer: Its tokenizer.
+        prompt: Text between the visual prefix and the caption, the same in training and generation.
+        max_txt_len: Longest prompt and caption together, in tokens.
+        settings: The ``model:`` section, kept for checkpoints.
+    """
+
+    PRETRAINED_MODEL_CONFIG_DICT: ClassVar[dict[str, str]] = {
+        model_type: str(package_path(f"configs/models/msmedcap_{model_type}.yaml"))
+        for model_type in ("demo", "paper")
+    }
+
+    def __init__(
+        self,
+        branches: Mapping[str, QFormerBranch],
+        opt_model: nn.Module,
+        opt_tokenizer: Any,
+        prompt: str = "Question: Describe the image. Answer:",
+        max_txt_len: int = 64,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(branches, settings or {})
+        self.opt_model = opt_model
+        self.opt_tokenizer = opt_tokenizer
+        self.eos_token_id = end_of_caption_id(opt_tokenizer)
+        self.prompt = prompt
+        self.max_txt_len = max_txt_len
+
+    @property
+    def opt_proj(self) -> nn.Module:
+        """BLIP-2's name for the CLIP branch's linear layer into the LLM."""
+        return cast(nn.Module, self._primary.llm_proj)
+
+    def visual_prefix(self, image: Tensor) -> Tensor:
+        """Encodes images into the LLM's space.
+
+        Args:
+            image: See `encode_image`.
+
+        Returns:
+            float (B, P, D_lm), CLIP's queries before SAM's (Eq. 5).
+        """
+        embeds = self.encode_image(image)
+        return concat_prefix(
+            self.branch(name).visual_prefix(embeds[name]) for name in self.branches
+        )
+
+    def forward(self, samples: Mapping[str, Any]) -> dict[str, Any]:
+        """Computes the LLM loss.
+
+        Args:
+            samples: ``image`` (see `encode_image`), ``text_input`` list of B captions, and
+                optionally ``prompt``, a string or B strings.
+
+        Returns:
+            ``loss``, ``logs`` and ``per_sample``.
+        """
+        captions = list(samples["text_input"])
+        prompts = self._prompts(samples, len(captions))
+        input_ids, attention_mask, targets = (
+            tensor.to(self.device)
+            for tensor in caption_inputs(self.opt_tokenizer, prompts, captions, self.max_txt_len)
+        )
+        prefix = self.visual_prefix(samples["image"])
+        result = caption_loss(self.opt_model, prefix, input_ids, attention_mask, targets)
+        return {
+            "loss": result.loss,
+            "logs": {"loss_lm": result.loss.detach()},
+            "per_sample": {"loss_lm": result.per_sample},
+        }
+
+    @torch.no_grad()
+    def generate(
+        self,
+        samples: Mapping[str, Any],
+        use_nucleus_sampling: bool = False,
+        num_beams: int = 5,
+        max_length: int = 30,
+        min_length: int = 1,
+        top_p: float = 0.9,
+        repetition_penalty: float = 1.0,
+        length_penalty: float = 1.0,
+        num_captions: int = 1,
+        temperature: float = 1.0,
+    ) -> list[str]:
+        """Writes captions; takes the arguments of BLIP-2's ``generate``.
+
+        An image gets the same caption alone or in a batch (except under nucleus sampling).
+
+        Args:
+            samples: ``image`` (see `encode_image`) and optionally ``prompt``, a string or B.
+            use_nucleus_sampling: Sample from the ``top_p`` nucleus instead of searching.
+            num_beams: Beams of the search; 1 is greedy.
+            max_length: Most tokens of a caption.
+            min_length: Fewest tokens, the prompt included (as in LAVIS 1.0.2).
+            top_p: Probability mass of the nucleus.
+            repetition_penalty: Above 1 discourages tokens that occurred before.
+            length_penalty: Exponent of the length that beam scores are divided by.
+            num_captions: Captions per image.
+            temperature: Divides the logits when sampling.
+
+        Returns:
+            B * num_captions strings, the captions of one image next to each other.
+        """
+        prefix = self.visual_prefix(samples["image"])
+        prompts = self._prompts(samples, prefix.shape[0])
+        prompt_ids, prompt_mask = (
+            tensor.to(self.device) for tensor in prompt_inputs(self.opt_tokenizer, prompts)
+        )
+        tokens = generate(
+            self.opt_model,
+            prefix,
+            prompt_ids,
+            prompt_mask,
+            num_beams=1 if use_nucleus_sampling else num_beams,
+            max_new_tokens=max_length,
+            min_length=min_length,
+            do_sample=use_nucleus_sampling,
+            top_p=top_p,
+            temperature=temperature,
+            repetition_penalty=repetition_penalty,
+            length_penalty=length_penalty,
+            num_return_sequences=num_captions,
+            eos_token_id=self.eos_token_id,
+            pad_token_id=self.opt_tokenizer.pad_token_id,
+        )
+        return decode_captions(self.opt_tokenizer, tokens)
+
+    def _prompts(self, samples: Mapping[str, Any], count: int) -> list[str]:
+        """Returns one prompt per sample."""
+        prompt: str | Sequence[str] = samples.get("prompt", self.prompt)
+        if isinstance(prompt, str):
+            return [prompt] * count
+        if len(prompt) != count:
+            raise ValueError(f"samples['prompt'] has {len(prompt)} prompts for {count} images")
+        return list(prompt)
+
+    def load_stage1(self, location: str) -> None:
+        """Loads the Q-Formers of a stage-1 run.
+
+        Args:
+            location: Checkpoint file, run directory, or folder of runs (newest run).
+
+        Raises:
+            WeightsError: If there is no such checkpoint, it is of another model, or a key cannot
+                be explained.
+        """
+        try:
+            path = find_checkpoint(location)
+        except WeightsError as error:
+            raise WeightsError(f"model.stage1: {error}. {STAGE1_CURE}") from error
+        state_dict, metadata = read_checkpoint(path)
+        if metadata.get("arch") != "blip2_dual_qformer":
+            raise WeightsError(
+                f"model.stage1: {path} holds a {metadata.get('arch')}; expected a "
+                "blip2_dual_qformer. Use model.finetuned for a captioner"
+            )
+        dropped = {
+            f"branches.{name}.": f"branch {name} is null in the configuration"
+            for name in ("clip", "sam")
+            if name not in self.branches
+        }
+        expected = ExpectedKeys(
+            missing={"llm_proj.": "the linear layer into the LLM starts fresh in stage 2"},
+            unused={**dropped, **STAGE1_ONLY},
+        )
+        logger.info(
+            "stage 1: %d of %d tensors serve stage 2",
+            len(state_dict) - len(unused),
+            len(state_dict),
+        )
+        self.load_trainable_state_dict(state_dict, str(path), expected)
+
+    @classmethod
+    def from_config(cls, cfg: Any) -> MSMedCap:
+        """Builds the model from the ``model:`` section of a configuration."""
+        settings = plain(cfg)
+        llm = settings["llm"]
+        opt_model, opt_tokenizer = load_opt(
+            resolve_path(llm["weights"]),
+            resolve_path(llm["tokenizer"]),
+            llm.get("precision", "fp32"),
+        )
+        vocab_size = len(load_text_tokenizer(settings["qformer"]["tokenizer"]))
+        size = qformer_size(settings["qformer"], vocab_size)
+        width = opt_model.config.hidden_size
+        branches = {
+            name: build_branch(name, branch, size, embed_dim=None, llm_width=width)
+            for name, branch in active_branches(settings["branches"]).items()
+        }
+        model = cls(
+            branches,
+            opt_model,
+            opt_tokenizer,
+            settings["prompt"],
+            settings["max_txt_len"],
+            settings,
+        )
+        if settings.get("load_finetuned"):
+            model.load_checkpoint(settings["finetuned"])
+        elif settings.get("stage1"):
+            model.load_stage1(settings["stage1"])
+        else:
+            logger.warning("model.stage1 is null: the Q-Formers start from random weights")
+        return model
+
+    @classmethod
+    def missing_inputs(cls, model_cfg: Mapping[str, Any]) -> list[str]:
+        """Lists the weights files that a configuration names and that are not there."""
+        settings = plain(model_cfg)
+        problems = missing_weights(settings, stage=2)
+        llm = settings.get("llm", {})
+        for key in ("weights", "tokenizer"):
+            value = llm.get(key)
+            if value is not None and not resolve_path(value).exists():
+                problems.append(
+                    f"model.llm.{key}: {resolve_path(value)} does not exist; put the Hugging Face "
+                    f"folder of OPT there or set model.llm.{key} to its path"
+                )
+        return problems + _missing_checkpoint(settings)
+
+
+STAGE1_CURE = (
+    "Run stage 1 first (python -m lavis.train --cfg-path projects/msmedcap/pretrain_mixed.yaml), "
+    "or set model.stage1 to a checkpoint of it"
+)
+
+
+def _missing_checkpoint(settings: Mapping[str, Any]) -> list[str]:
+    """Says which of our own checkpoints a configuration names in vain."""
+    key = "finetuned" if settings.get("load_finetuned") else "stage1"
+    if not settings.get(key):
+        return []
+    try:
+        find_checkpoint(settings[key])
+    except WeightsError as error:
+        return [f"model.{key}: {error}" + (f". {STAGE1_CURE}" if key == "stage1" else "")]
+    return []

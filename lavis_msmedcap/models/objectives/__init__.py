@@ -1,0 +1,1 @@
+"""The three stage-1 objectives: ITC, ITM and ITG."""

@@ -1,0 +1,1 @@
+"""Image and caption processors that LAVIS' registry holds."""

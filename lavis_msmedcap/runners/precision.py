@@ -1,0 +1,95 @@
+"""Device and mixed precision of a run."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lavis_msmedcap.common.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def choose_device(wanted: str) -> torch.device:
+    """Turns ``run.device`` into a device, on torchrun the one of this process.
+
+    Args:
+        wanted: ``auto``, ``cpu``, ``cuda`` or ``cuda:<index>``.
+
+    Raises:
+        ConfigError: If it is unknown or not there.
+    """
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(wanted)
+    except RuntimeError as error:
+        raise ConfigError([_device_problem(wanted, "is not a device")]) from error
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError([_device_problem(wanted, "is not supported")])
+    if device.type == "cpu":
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise ConfigError([_device_problem(wanted, "was asked for, but torch sees no CUDA device")])
+    index = device.index if device.index is not None else int(os.environ.get("LOCAL_RANK", "0"))
+    if index >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        raise ConfigError([_device_problem(f"cuda:{index}", f"is not there; torch sees {count}")])
+    return torch.device("cuda", index)
+
+
+def _device_problem(value: str, what: str) -> str:
+    return f"run.device {value!r} {what}; use auto (CUDA where there is one), cpu or cuda"
+
+
+class Precision:
+    """Autocast for forward passes, and loss scaling where fp16 needs it.
+
+    Args:
+        amp: ``off``, ``bf16`` or ``fp16``. On a CPU fp16 is switched off with a warning, because
+            loss scaling, without which fp16 gradients vanish, is a matter of CUDA.
+        device: Device of the model.
+    """
+
+    def __init__(self, amp: str, device: torch.device) -> None:
+        if amp == "fp16" and device.type != "cuda":
+            logger.warning("run.amp is fp16, which needs CUDA: this run on %s uses fp32", device)
+            amp = "off"
+        self.amp = amp
+        self.device = device
+        self.scaler = (
+            torch.amp.GradScaler("cuda") if amp == "fp16" else None  # type: ignore[attr-defined]
+        )
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Returns the context that forward passes run in."""
+        if self.amp == "off":
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=DTYPES[self.amp])
+
+    def backward(self, loss: Tensor) -> None:
+        """Adds the gradients of a loss, scaled in fp16."""
+        if self.scaler is not None:
+            loss = self.scaler.scale(loss)
+        loss.backward()  # type: ignore[no-untyped-call]
+
+    def unscale(self, optimizer: torch.optim.Optimizer) -> None:
+        """Divides the gradients by the scale, so that their norm can be measured and clipped."""
+        if self.scaler is not None:
+            self.scaler.unscale_(optimizer)
+
+    def step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Updates the parameters; in fp16 an overflowing step is left out and the scale halved."""
+        if self.scaler is None:
+            optimizer.step()
+            return
+        self.scaler.step(optimizer)
+        self.scaler.update()

@@ -1,0 +1,101 @@
+"""What a training run tells: the bar or lines, ``metrics.csv`` and ``log.txt``."""
+
+from __future__ import annotations
+
+import logging
+import math
+
+from lavis_msmedcap.runners.loss_meter import TOTAL, Sums
+from lavis_msmedcap.runners.progress import Bar, Pace, pace_note
+from lavis_msmedcap.runners.run_directory import RunDirectory
+from lavis_msmedcap.runners.run_log import RunLog
+from lavis_msmedcap.runners.tables import CsvTable
+from lavis_msmedcap.runners.training_loop import StepReport
+
+logger = logging.getLogger(__name__)
+
+COLUMNS = (
+    "epoch",
+    "step",
+    "images_seen",
+    "lr",
+    "grad_norm",
+    "images_per_second",
+    "seconds",
+    TOTAL,
+)
+
+
+class TrainingReporter:
+    """Hears of every step of a training run; only the main process writes.
+
+    Columns of ``metrics.csv``: epoch (from 1), step (optimizer steps so far), images_seen (all
+    processes), lr (of the last step), grad_norm (mean before clipping since the last row),
+    images_per_second and seconds (since the last row), and the means of all losses since the last
+    row: ``loss``, ``<branch>/<objective>`` and ``<dataset>/<branch>/<objective>``.
+
+    Args:
+        directory: Where ``metrics.csv`` is.
+        log: The run's log.
+        total_steps: Optimizer steps of the whole training.
+        max_epoch: Number of epochs.
+        visible: True on the main process.
+    """
+
+    def __init__(
+        self, directory: RunDirectory, log: RunLog, total_steps: int, max_epoch: int, visible: bool
+    ) -> None:
+        self._table = CsvTable(directory.metrics, COLUMNS)
+        self._log = log
+        self._max_epoch = max_epoch
+        self._visible = visible
+        self._pace = Pace(total_steps)
+        self._bar = Bar(total_steps, "training", visible=visible)
+        self._images_seen = 0
+        self._seconds = 0.0
+        self._norms: list[float] = []
+
+    def on_step(self, report: StepReport) -> None:
+        """Moves the bar on."""
+        self._pace.add(report.seconds, report.images)
+        self._seconds += report.seconds
+        if math.isfinite(report.grad_norm):
+            self._norms.append(report.grad_norm)
+        self._bar.advance(
+            f"{pace_note(self._pace)}, loss {report.loss:.4f}",
+            f"epoch {report.epoch + 1}/{self._max_epoch}",
+        )
+
+    def on_log(self, report: StepReport, sums: Sums) -> None:
+        """Writes a row and a line."""
+        means = sums.means()
+        self._images_seen += sums.samples
+        seconds, norms = self._seconds, self._norms
+        self._seconds, self._norms = 0.0, []
+        if not self._visible:
+            return
+        self._table.append(
+            {
+                "epoch": report.epoch + 1,
+                "step": report.step,
+                "images_seen": self._images_seen,
+                "lr": report.lr,
+                "grad_norm": sum(norms) / len(norms) if norms else None,
+                "images_per_second": sums.samples / seconds if seconds > 0 else None,
+                "seconds": seconds,
+                **means,
+            }
+        )
+        losses = ", ".join(f"{k} {v:.4f}" for k, v in means.items() if k.count("/") < 2)
+        line = (
+            f"epoch {report.epoch + 1}/{self._max_epoch}, step {report.step}/{self._pace.total}: "
+            f"{losses}, lr {report.lr:.3g}, {pace_note(self._pace)}"
+        )
+        if self._bar.shown:
+            self._log.file_only(line)
+        else:
+            logger.info("%s", line)
+
+    def close(self) -> None:
+        """Ends the bar."""
+        self._bar.close()

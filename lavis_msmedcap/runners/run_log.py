@@ -1,0 +1,61 @@
+"""The text log of one run: ``log.txt`` for as long as the run lasts, and the console."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+PACKAGE = "lavis_msmedcap"
+FORMAT = "%(asctime)s [%(levelname)s] %(message)s"
+
+
+class RunLog:
+    """Writes what is logged during a run to a file, and takes its handlers away afterwards.
+
+    If nobody has set up logging (a notebook), messages also go to stderr, so that a run is never
+    silent.
+
+    Args:
+        path: Log file.
+        visible: False on ranks that keep quiet.
+    """
+
+    def __init__(self, path: Path, *, visible: bool) -> None:
+        self.path = path
+        self._visible = visible
+        self._file: logging.Handler | None = None
+
+    @contextlib.contextmanager
+    def attached(self) -> Iterator[None]:
+        """Logs to the file inside the ``with`` block; inside itself it does nothing more."""
+        if not self._visible or self._file is not None:
+            yield
+            return
+        root, package = logging.getLogger(), logging.getLogger(PACKAGE)
+        level = package.level
+        self._file = logging.FileHandler(self.path, encoding="utf-8", delay=True)
+        added: list[logging.Handler] = [self._file]
+        if not root.handlers:
+            added.append(logging.StreamHandler(sys.stderr))
+        for handler in added:
+            handler.setFormatter(logging.Formatter(FORMAT))
+            root.addHandler(handler)
+        if package.getEffectiveLevel() > logging.INFO:
+            package.setLevel(logging.INFO)
+        try:
+            yield
+        finally:
+            self._file = None
+            package.setLevel(level)
+            for handler in added:
+                root.removeHandler(handler)
+                handler.close()
+
+    def file_only(self, message: str) -> None:
+        """Writes a line to the file but not to the console, where a bar already shows it."""
+        if self._file is not None:
+            record = logging.LogRecord(PACKAGE, logging.INFO, __file__, 0, message, None, None)
+            self._file.handle(record)

@@ -1,0 +1,227 @@
+"""The ``run:`` section of a configuration as plain, checked values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from lavis_msmedcap.common.errors import ConfigError
+from lavis_msmedcap.runners.schedule import SCHEDULES
+
+AMP_MODES = ("off", "bf16", "fp16")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """What the runner reads from ``run:``.
+
+    Attributes:
+        output_dir: Folder that run directories are made in, relative to the current directory.
+        max_epoch: Passes over the training plan.
+        batch_size_train: Images per process and forward pass.
+        batch_size_eval: Images per process when evaluating.
+        num_workers: Loader processes per process; 0 loads in the training process.
+        init_lr: Learning rate at the end of the warm-up.
+        min_lr: Smallest learning rate.
+        warmup_lr: Learning rate of the first step; negative means no warm-up.
+        warmup_steps: Optimizer steps from ``warmup_lr`` to ``init_lr``.
+        lr_sched: One of ``schedule.SCHEDULES``.
+        lr_decay_rate: Factor per epoch of ``linear_warmup_step_lr``.
+        weight_decay: AdamW weight decay.
+        beta2: AdamW second moment decay.
+        accum_grad_iters: Forward passes per optimizer step.
+        clip_grad_norm: Largest L2 norm of the gradient; None leaves it as it is.
+        amp: ``off``, ``bf16`` or ``fp16``.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:<index>``.
+        seed: Seed of the training plan and of evaluation.
+        log_freq: Optimizer steps between two rows of ``metrics.csv``.
+        samples_per_epoch: Length of an epoch; None means what the plan makes of the datasets.
+        max_eval_samples: At most so many images of each dataset per split; None means all.
+        train_splits: Splits that are trained on.
+        valid_splits: Splits evaluated after each epoch; the first one chooses the best epoch.
+        test_splits: Splits evaluated at the end.
+        evaluate: Evaluate only.
+        train_dataset_ratios: Sampling weight by dataset name, over the datasets' own ``ratio``.
+    """
+
+    output_dir: str = "output/msmedcap"
+    max_epoch: int = 1
+    batch_size_train: int = 1
+    batch_size_eval: int = 1
+    num_workers: int = 0
+    init_lr: float = 1e-4
+    min_lr: float = 0.0
+    warmup_lr: float = -1.0
+    warmup_steps: int = 0
+    lr_sched: str = "linear_warmup_cosine_lr"
+    lr_decay_rate: float = 1.0
+    weight_decay: float = 0.05
+    beta2: float = 0.999
+    accum_grad_iters: int = 1
+    clip_grad_norm: float | None = 1.0
+    amp: str = "off"
+    device: str = "auto"
+    seed: int = 42
+    log_freq: int = 50
+    samples_per_epoch: int | None = None
+    max_eval_samples: int | None = None
+    train_splits: tuple[str, ...] = ("train",)
+    valid_splits: tuple[str, ...] = ()
+    test_splits: tuple[str, ...] = ()
+    evaluate: bool = False
+    train_dataset_ratios: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def from_run_cfg(cls, run_cfg: Mapping[str, Any]) -> RunSettings:
+        """Reads the ``run:`` section; keys that the runner does not use are left alone.
+
+        Raises:
+            ConfigError: Naming every value that cannot work.
+        """
+        reader = _Reader(run_cfg)
+        settings = cls(
+            output_dir=reader.get("output_dir", str, cls.output_dir),
+            max_epoch=reader.integer("max_epoch", cls.max_epoch, least=0),
+            batch_size_train=reader.integer("batch_size_train", cls.batch_size_train, least=1),
+            batch_size_eval=reader.integer("batch_size_eval", cls.batch_size_eval, least=1),
+            num_workers=reader.integer("num_workers", cls.num_workers, least=0),
+            init_lr=reader.number("init_lr", cls.init_lr, least=0.0),
+            min_lr=reader.number("min_lr", cls.min_lr, least=0.0),
+            warmup_lr=reader.number("warmup_lr", cls.warmup_lr),
+            warmup_steps=reader.integer("warmup_steps", cls.warmup_steps, least=0),
+            lr_sched=reader.choice("lr_sched", cls.lr_sched, tuple(SCHEDULES)),
+            lr_decay_rate=reader.number("lr_decay_rate", cls.lr_decay_rate, least=0.0),
+            weight_decay=reader.number("weight_decay", cls.weight_decay, least=0.0),
+            beta2=reader.number("beta2", cls.beta2, least=0.0),
+            accum_grad_iters=reader.integer("accum_grad_iters", cls.accum_grad_iters, least=1),
+            clip_grad_norm=reader.optional("clip_grad_norm", cls.clip_grad_norm, reader.positive),
+            amp=reader.amp(),
+            device=str(reader.get("device", str, cls.device)).lower(),
+            seed=reader.integer("seed", cls.seed, least=0),
+            log_freq=reader.integer("log_freq", cls.log_freq, least=1),
+            samples_per_epoch=reader.optional("samples_per_epoch", None, reader.count),
+            max_eval_samples=reader.optional("max_eval_samples", None, reader.count),
+            train_splits=reader.names("train_splits", cls.train_splits),
+            valid_splits=reader.names("valid_splits", cls.valid_splits),
+            test_splits=reader.names("test_splits", cls.test_splits),
+            evaluate=bool(run_cfg.get("evaluate", cls.evaluate)),
+            train_dataset_ratios=reader.ratios("train_dataset_ratios"),
+        )
+        reader.finish()
+        return settings
+
+
+class _Reader:
+    """Converts values of the run section, collecting what is wrong with them."""
+
+    def __init__(self, run_cfg: Mapping[str, Any]) -> None:
+        self._cfg = run_cfg
+        self._problems: list[str] = []
+
+    def finish(self) -> None:
+        """Raises one error for everything found."""
+        if self._problems:
+            raise ConfigError(self._problems, "the run section")
+
+    def get(self, key: str, convert: Callable[[Any], T], default: T) -> T:
+        """Returns the converted value, or the default where the key is missing or null."""
+        value = self._cfg.get(key)
+        if value is None:
+            return default
+        try:
+            return convert(value)
+        except (TypeError, ValueError, OverflowError) as error:
+            self._problems.append(f"run.{key}: {error}")
+            return default
+
+    def optional(
+        self, key: str, default: T | None, convert: Callable[[Any], T]
+    ) -> T | None:
+        """Like `get`, but an explicit null means None instead of the default."""
+        if key in self._cfg and self._cfg.get(key) is None:
+            return None
+        return self.get(key, convert, default)  # type: ignore[arg-type]
+
+    def integer(self, key: str, default: int, least: int) -> int:
+        """Reads a whole number of at least ``least``."""
+        return self.get(key, lambda value: _whole(value, least), default)
+
+    def number(self, key: str, default: float, least: float = -math.inf) -> float:
+        """Reads a finite number of at least ``least``."""
+        return self.get(key, lambda value: _finite(value, least), default)
+
+    @staticmethod
+    def count(value: Any) -> int:
+        """Converts a positive whole number."""
+        return _whole(value, 1)
+
+    @staticmethod
+    def positive(value: Any) -> float:
+        """Converts a number above zero."""
+        number = _finite(value, 0.0)
+        if number == 0.0:
+            raise ValueError("0 would stop all training; use null to switch clipping off")
+        return number
+
+    def choice(self, key: str, default: str, choices: tuple[str, ...]) -> str:
+        """Reads one of a few words."""
+        value = self.get(key, str, default)
+        if value not in choices:
+            self._problems.append(f"run.{key} is {value!r}; choose one of {', '.join(choices)}")
+            return default
+        return value
+
+    def amp(self) -> str:
+        """Reads ``amp``; YAML turns ``off`` into False, and LAVIS' True means fp16."""
+        value = self._cfg.get("amp")
+        if value is None or isinstance(value, bool):
+            return "fp16" if value else "off"
+        return self.choice("amp", "off", AMP_MODES)
+
+    def names(self, key: str, default: tuple[str, ...]) -> tuple[str, ...]:
+        """Reads a list of split names; null is an empty list."""
+        if key not in self._cfg:
+            return default
+        value = self._cfg.get(key)
+        if value is None:
+            return ()
+        if isinstance(value, str):
+            return (value,)
+        return tuple(str(name) for name in value)
+
+    def ratios(self, key: str) -> dict[str, float]:
+        """Reads a mapping of dataset names to weights."""
+        value = self._cfg.get(key)
+        if value is None:
+            return {}
+        if not hasattr(value, "items"):
+            self._problems.append(
+                f"run.{key} is {value!r}; write a weight per dataset, for example "
+                "{coco2014_caption: 2, roco: 1}"
+            )
+            return {}
+        ratios: dict[str, float] = {}
+        for name, weight in value.items():
+            try:
+                ratios[str(name)] = _finite(weight, 0.0)
+            except (TypeError, ValueError) as error:
+                self._problems.append(f"run.{key}.{name}: {error}")
+        return ratios
+
+
+def _whole(value: Any, least: int) -> int:
+    number = float(value)
+    if isinstance(value, bool) or not number.is_integer() or number < least:
+        raise ValueError(f"{value!r} is not a whole number of at least {least}")
+    return int(number)
+
+
+def _finite(value: Any, least: float) -> float:
+    number = float(value)
+    if isinstance(value, bool) or not math.isfinite(number) or number < least:
+        bound = "" if least == -math.inf else f" of at least {least:g}"
+        raise ValueError(f"{value!r} is not a finite number{bound}")
+    return number

@@ -1,0 +1,61 @@
+"""CSV files that grow by rows and stay rectangular when a new column turns up."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+
+class CsvTable:
+    """A CSV file with one header.
+
+    Which losses exist is known only once each kind of batch was seen (a medical batch has no CLIP
+    losses). A new column therefore rewrites the file with the longer header; columns are the fixed
+    ones first, then the measured ones in alphabetical order, so that two runs of one configuration
+    end with the same header. Cells without a value are empty.
+
+    Args:
+        path: File; it is made with the first row.
+        fixed: Columns that always come first.
+    """
+
+    def __init__(self, path: Path, fixed: Sequence[str]) -> None:
+        self.path = path
+        self._fixed = list(fixed)
+        self._columns: list[str] = []
+
+    def append(self, row: Mapping[str, object]) -> None:
+        """Adds a row and writes it out at once."""
+        new = [name for name in row if name not in self._columns and name not in self._fixed]
+        if new or not self._columns:
+            self._extend(new)
+        with self.path.open("a", newline="", encoding="utf-8") as file:
+            csv.DictWriter(file, self._columns).writerow(_texts(row))
+
+    def _extend(self, new: Sequence[str]) -> None:
+        rows: list[dict[str, str]] = []
+        if self._columns:
+            with self.path.open(newline="", encoding="utf-8") as file:
+                rows = list(csv.DictReader(file))
+        measured = sorted({*self._columns, *new} - set(self._fixed))
+        self._columns = [*self._fixed, *measured]
+        partial = self.path.with_name(f".{self.path.name}.tmp")
+        with partial.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, self._columns)
+            writer.writeheader()
+            writer.writerows(rows)
+        partial.replace(self.path)
+
+
+def _texts(row: Mapping[str, object]) -> dict[str, str]:
+    return {name: _text(value) for name, value in row.items()}
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.8g}" if math.isfinite(value) else str(value)
+    return str(value)

@@ -1,0 +1,210 @@
+"""One epoch of training: forward, backward, clip, step, and the checks in between.
+
+A window is the group of batches that make one optimizer step (``accum_grad_iters`` of them, fewer
+at the end of an epoch). The device is waited for once per window, to learn whether the losses and
+the gradient are finite before they touch a parameter.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping, Sized
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from lavis_msmedcap.common.distributed import get_world_size, is_distributed
+from lavis_msmedcap.runners.loss_meter import LossMeter, Sums
+from lavis_msmedcap.runners.nonfinite import BatchNote, note_batch, raise_nonfinite
+from lavis_msmedcap.runners.optimization import clip_gradients
+from lavis_msmedcap.runners.precision import Precision
+from lavis_msmedcap.runners.schedule import LRSchedule
+
+# overflowing fp16 steps in a row; by then the scale of 65536 has been halved to nothing
+FP16_PATIENCE = 30
+
+Samples = dict[str, Any]
+TrainStep = Callable[[nn.Module, Samples], Mapping[str, Any]]
+
+
+class BatchSource(Sized, Iterable[Samples], Protocol):
+    """Batches of one epoch, of a known number."""
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What one optimizer step did.
+
+    Attributes:
+        epoch: Counted from 0.
+        step: Optimizer steps of the run so far, this one included.
+        lr: Learning rate.
+        grad_norm: L2 norm of the gradient before clipping.
+        loss: Mean loss of this process.
+        images: Images of all processes.
+        seconds: Duration, loading included.
+    """
+
+    epoch: int
+    step: int
+    lr: float
+    grad_norm: float
+    loss: float
+    images: int
+    seconds: float
+
+
+class StepListener(Protocol):
+    """Hears of every step, and of the mean losses at every log step."""
+
+    def on_step(self, report: StepReport) -> None:
+        """Called after each optimizer step, on every rank."""
+
+    def on_log(self, report: StepReport, sums: Sums) -> None:
+        """Called every ``log_freq`` steps and at the end of an epoch, on every rank."""
+
+
+class TrainingLoop:
+    """Trains a model epoch by epoch.
+
+    Args:
+        model: Model, or its DDP wrapper.
+        train_step: ``(model, samples) -> output`` with ``loss``, ``logs`` and ``per_sample``.
+        optimizer: Optimizer over the trainable parameters.
+        schedule: Sets the learning rate of each step.
+        precision: Autocast and loss scaling.
+        listener: Hears of steps.
+        accumulate: Batches per optimizer step.
+        clip_grad_norm: Largest gradient norm, or None.
+        log_freq: Steps between two logs.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        train_step: TrainStep,
+        optimizer: torch.optim.Optimizer,
+        schedule: LRSchedule,
+        precision: Precision,
+        listener: StepListener,
+        *,
+        accumulate: int = 1,
+        clip_grad_norm: float | None = None,
+        log_freq: int = 50,
+    ) -> None:
+        self.model = model
+        self.train_step = train_step
+        self.optimizer = optimizer
+        self.schedule = schedule
+        self.precision = precision
+        self.listener = listener
+        self.accumulate = accumulate
+        self.clip_grad_norm = clip_grad_norm
+        self.log_freq = log_freq
+        self.global_step = 0
+        self._overflows = 0
+        self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        self._meter = LossMeter()
+
+    def run_epoch(self, batches: BatchSource, epoch: int) -> Sums:
+        """Trains on all batches once.
+
+        Args:
+            batches: Batches of this process.
+            epoch: Counted from 0.
+
+        Returns:
+            Loss sums of the epoch over all ranks.
+
+        Raises:
+            NonFiniteError: If a loss or the gradient is nan or infinite; no parameter has been
+                touched by the step that found it.
+        """
+        self.model.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        self._meter = LossMeter()
+        total, count = Sums(), len(batches)
+        window: list[BatchNote] = []
+        started = time.perf_counter()
+        for index, samples in enumerate(batches):
+            # the last window of an epoch may be short: it divides by its own length
+            size = min(self.accumulate, count - (index - len(window)))
+            samples = to_device(samples, self.precision.device)
+            samples.update(epoch=epoch, num_iters_per_epoch=count, iters=index)
+            window.append(self._forward_backward(samples, size, closes=len(window) + 1 == size))
+            if len(window) < size:
+                continue
+            report = self._close_window(window, epoch, started)
+            started, window = time.perf_counter(), []
+            self.listener.on_step(report)
+            if report.step % self.log_freq == 0 or index + 1 == count:
+                sums = self._meter.read()
+                total.add(sums)
+                self.listener.on_log(report, sums)
+        return total
+
+    def _forward_backward(self, samples: Samples, size: int, closes: bool) -> BatchNote:
+        with self._gradient_sync(closes):
+            with self.precision.autocast():
+                output = self.train_step(self.model, samples)
+            self.precision.backward(output["loss"] / size)
+        self._meter.update(output, samples)
+        return note_batch(output, samples)
+
+    def _gradient_sync(self, closes: bool) -> AbstractContextManager[Any]:
+        """Lets DDP exchange gradients only in the backward pass that closes a window."""
+        if closes or not hasattr(self.model, "no_sync"):
+            return contextlib.nullcontext()
+        return self.model.no_sync()  # type: ignore[operator]
+
+    def _close_window(self, window: list[BatchNote], epoch: int, started: float) -> StepReport:
+        lr = self.schedule.set_step(self.global_step)
+        self.precision.unscale(self.optimizer)
+        norm = clip_gradients(self._parameters, self.clip_grad_norm)
+        losses = torch.stack([note.loss for note in window])
+        broken, grad_norm, loss = _read(losses, norm)
+        self._overflows = 0 if math.isfinite(grad_norm) else self._overflows + 1
+        # in fp16 the scaler leaves out overflowing steps and halves its scale, for a while
+        patience = 0 if self.precision.scaler is None else FP16_PATIENCE
+        if broken or self._overflows > patience:
+            self.optimizer.zero_grad(set_to_none=True)
+            raise_nonfinite(window, epoch, self.global_step + 1, grad_norm)
+        self.precision.step(self.optimizer)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.global_step += 1
+        return StepReport(
+            epoch=epoch,
+            step=self.global_step,
+            lr=lr,
+            grad_norm=grad_norm,
+            loss=loss,
+            images=sum(note.size for note in window) * get_world_size(),
+            seconds=time.perf_counter() - started,
+        )
+
+
+def _read(losses: Tensor, norm: Tensor) -> tuple[bool, float, float]:
+    """Fetches from the device: any rank has a non-finite loss, gradient norm, mean loss."""
+    broken = (~losses.isfinite()).any().float()
+    if is_distributed():
+        # all ranks must stop together, or the others wait in the next exchange for ever
+        dist.all_reduce(broken, op=dist.ReduceOp.MAX)
+    flag, grad_norm, loss = torch.stack([broken, norm.float(), losses.float().mean()]).tolist()
+    return flag > 0, grad_norm, loss
+
+
+def to_device(value: Any, device: torch.device) -> Any:
+    """Moves the tensors of a nested batch to a device; everything else stays as it is."""
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=True)
+    if isinstance(value, Mapping):
+        return {key: to_device(item, device) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(to_device(item, device) for item in value)
+    return value
