@@ -7,6 +7,7 @@ photographs lying on their side. Each is turned into what a reader of the articl
 from __future__ import annotations
 
 import os
+import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,11 +15,21 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from lavis_msmedcap.common.errors import BadImageError
 
-_TRANSPARENT_MODES = ("RGBA", "RGBa", "LA", "La", "PA")
+_TRANSPARENT_MODES = ("RGBA", "RGBa", "LA", "PA")
+_ORIENTATION_TAG = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 _flag_lock = threading.Lock()
 _flag_users = 0
@@ -66,7 +77,7 @@ def read_image(path: str | os.PathLike[str]) -> Image.Image:
     try:
         with _strict_decoding(), Image.open(name) as image:
             image.load()
-            return to_rgb(ImageOps.exif_transpose(image) or image)
+            return to_rgb(_upright(image))
     except UnidentifiedImageError as error:
         raise BadImageError(name, _unidentified(name)) from error
     except FileNotFoundError as error:
@@ -83,9 +94,8 @@ def read_image(path: str | os.PathLike[str]) -> Image.Image:
 def to_rgb(image: Image.Image) -> Image.Image:
     """Turns a decoded picture of any mode into 8-bit RGB.
 
-    Transparency is laid on white, as on a page. Greyscale deeper than 8 bits is scaled linearly from
-    its darkest to its brightest value, where Pillow's own conversion would clip everything above
-    255 to white.
+    Transparency is laid on white, as on a page. Greyscale deeper than 8 bits is scaled by
+    `to_uint8`; Pillow's own conversion would clip everything above 255 to white.
 
     Args:
         image: A Pillow image.
@@ -93,12 +103,12 @@ def to_rgb(image: Image.Image) -> Image.Image:
     Returns:
         An image in mode "RGB" of the same size; the same object if nothing had to change.
     """
+    if image.mode.startswith("I") or image.mode == "F":
+        return Image.fromarray(to_uint8(np.asarray(image))).convert("RGB")
     if image.mode in _TRANSPARENT_MODES or "transparency" in image.info:
         layer = image.convert("RGBA")
         page = Image.new("RGBA", layer.size, (255, 255, 255, 255))
         return Image.alpha_composite(page, layer).convert("RGB")
-    if image.mode.startswith("I") or image.mode == "F":
-        return Image.fromarray(to_uint8(np.asarray(image))).convert("RGB")
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
@@ -128,6 +138,15 @@ def to_uint8(values: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
     span = (high - low) or 1.0
     scaled = np.where(finite, (np.where(finite, wide, low) - low) * (255.0 / span), 0.0)
     return np.rint(scaled).astype(np.uint8)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turns a picture the way up that its EXIF data ask for; a copy that needs no open file."""
+    try:
+        orientation = image.getexif().get(_ORIENTATION_TAG)
+    except (OSError, SyntaxError, ValueError, TypeError, LookupError, struct.error):
+        orientation = None  # damaged EXIF data say nothing about the pixels
+    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image.copy()
 
 
 def _unidentified(name: str) -> str:

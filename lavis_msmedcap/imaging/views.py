@@ -59,7 +59,7 @@ def make_clip_view(image: Image.Image, size: int) -> Tensor:
     Returns:
         uint8 (3, S, S).
     """
-    return _to_chw(image.resize((size, size), Image.BICUBIC))
+    return _to_chw(image.resize((size, size), Image.Resampling.BICUBIC))
 
 
 def make_sam_view(image: Image.Image, size: int) -> tuple[Tensor, tuple[int, int]]:
@@ -75,7 +75,7 @@ def make_sam_view(image: Image.Image, size: int) -> tuple[Tensor, tuple[int, int
     shape = ResizeLongestSide.get_preprocess_shape(image.height, image.width, size)
     # a picture more than 2T times longer than wide would otherwise vanish
     height, width = (max(1, side) for side in shape)
-    resized = image.resize((width, height), Image.BILINEAR)
+    resized = image.resize((width, height), Image.Resampling.BILINEAR)
     view = torch.zeros(3, size, size, dtype=torch.uint8)
     view[:, :height, :width] = _to_chw(resized)
     return view, (height, width)
@@ -197,8 +197,7 @@ def views_from_clip_normalized(
     mean, std = _per_channel(CLIP_MEAN, image.device), _per_channel(CLIP_STD, image.device)
     pixels = (image * std + mean).clamp_(0, 1) * 255
     height, width = (
-        max(1, side)
-        for side in ResizeLongestSide.get_preprocess_shape(*image.shape[-2:], sam_size)
+        max(1, side) for side in ResizeLongestSide.get_preprocess_shape(*image.shape[-2:], sam_size)
     )
     sam = _resize(pixels, (height, width), "bilinear")
     sam = F.pad(sam, (0, sam_size - width, 0, sam_size - height))

@@ -247,7 +247,7 @@ class DualBranchModel(BaseModel):
                 )
             )
         unused = {
-            f"branches.{name}.": f"branch {name} is null in the configuration"
+            rf"^branches\.{name}\.": f"branch {name} is null in the configuration"
             for name in ("clip", "sam")
             if name not in self.branches
         }

@@ -1,9 +1,9 @@
 """Writing captions with OPT: one loop for greedy search, nucleus sampling and beam search.
 
 The loop calls the network itself, so it does not depend on the ``generate`` of the installed
-transformers: LAVIS 1.0.2's own path breaks from version 4.27 on, and under 4.26 it recomputes the
-visual prefix in every step, for every beam. Here the prefix passes through OPT once per image, and
-each step adds one token to a key/value cache.
+transformers: LAVIS 1.0.2's own path fails with versions after 4.26, and under 4.26 it recomputes
+the visual prefix in every step, for every beam. Here the prefix passes through OPT once per image,
+and each step adds one token to a key/value cache.
 
 The rules are those of LAVIS' ``Blip2OPT.generate`` under transformers 4.26, with one change: where
 that counts the padded length of a batch, each sample's own prompt counts. A caption is therefore

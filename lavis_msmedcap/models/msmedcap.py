@@ -35,20 +35,15 @@ from lavis_msmedcap.models.opt import (
 )
 from lavis_msmedcap.models.weights import ExpectedKeys
 
-# parts of a stage-1 branch that captioning has no use for
+# parts of a stage-1 branch that captioning has no use for, as patterns
+TEXT_HALF = "the text half of the Q-Former serves stage 1 only"
 STAGE1_ONLY = {
-    "qformer.cls.": "the text half of the Q-Former serves stage 1 only",
-    "qformer.bert.embeddings.word_embeddings": "the text half of the Q-Former serves stage 1 only",
-    "qformer.bert.embeddings.position_embeddings": (
-        "the text half of the Q-Former serves stage 1 only"
-    ),
-    ".intermediate.": "the text half of the Q-Former serves stage 1 only",
-    ".output.dense": "the text half of the Q-Former serves stage 1 only",
-    ".output.LayerNorm": "the text half of the Q-Former serves stage 1 only",
-    "vision_proj.": "projection of ITC",
-    "text_proj.": "projection of ITC",
-    "itm_head.": "head of ITM",
-    ".temp": "temperature of ITC",
+    r"qformer\.cls\.": TEXT_HALF,
+    r"qformer\.bert\.embeddings\.(word|position)_embeddings": TEXT_HALF,
+    r"\.layer\.\d+\.(intermediate|output)\.": TEXT_HALF,
+    r"\.(vision|text)_proj\.": "projections of ITC",
+    r"\.itm_head\.": "head of ITM",
+    r"\.temp$": "temperature of ITC",
 }
 
 
@@ -226,18 +221,13 @@ class MSMedCap(DualBranchModel):
                 "blip2_dual_qformer. Use model.finetuned for a captioner"
             )
         dropped = {
-            f"branches.{name}.": f"branch {name} is null in the configuration"
+            rf"^branches\.{name}\.": f"branch {name} is null in the configuration"
             for name in ("clip", "sam")
             if name not in self.branches
         }
         expected = ExpectedKeys(
-            missing={"llm_proj.": "the linear layer into the LLM starts fresh in stage 2"},
+            missing={r"\.llm_proj\.": "the linear layer into the LLM starts fresh in stage 2"},
             unused={**dropped, **STAGE1_ONLY},
-        )
-        logger.info(
-            "stage 1: %d of %d tensors serve stage 2",
-            len(state_dict) - len(unused),
-            len(state_dict),
         )
         self.load_trainable_state_dict(state_dict, str(path), expected)
 
@@ -253,7 +243,7 @@ class MSMedCap(DualBranchModel):
         )
         vocab_size = len(load_text_tokenizer(settings["qformer"]["tokenizer"]))
         size = qformer_size(settings["qformer"], vocab_size)
-        width = opt_model.config.hidden_size
+        width = opt_model.get_input_embeddings().embedding_dim  # opt-350m: not hidden_size
         branches = {
             name: build_branch(name, branch, size, embed_dim=None, llm_width=width)
             for name, branch in active_branches(settings["branches"]).items()

@@ -19,9 +19,8 @@ from transformers import GPT2Tokenizer
 
 from lavis_msmedcap.common.errors import WeightsError
 from lavis_msmedcap.models.encoders.freeze import freeze
-from lavis_msmedcap.models.weights import ExpectedKeys, load_strict, read_weights
+from lavis_msmedcap.models.weights import PRECISIONS, ExpectedKeys, load_strict, read_weights
 
-PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 IGNORED_LABEL = -100
 END_OF_CAPTION = "\n"
 WEIGHTS_NAMES = (  # in order of preference; an index lists the shards of a split file

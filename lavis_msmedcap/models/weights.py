@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from lavis_msmedcap.common.errors import WeightsError
+
+PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -76,11 +79,13 @@ class LoadReport:
 
 @dataclass(frozen=True)
 class ExpectedKeys:
-    """Keys that may be missing or unused, by name prefix or substring, with the reason.
+    """Keys that may be missing or unused, with the reason.
 
     Attributes:
-        missing: Substring of a network key to the reason why the file may lack it.
-        unused: Substring of a file key to the reason why the network may lack it.
+        missing: Regular expression, searched in a network key, to the reason why the file may lack
+            it.
+        unused: Regular expression, searched in a file key, to the reason why the network may lack
+            it.
     """
 
     missing: Mapping[str, str] = field(default_factory=dict)
@@ -140,11 +145,11 @@ def load_strict(
 def _explain(
     names: Iterable[str], reasons: Mapping[str, str]
 ) -> tuple[dict[str, list[str]], list[str]]:
-    """Sorts names by the first reason whose key is part of the name; returns also the rest."""
+    """Sorts names by the first reason whose pattern fits; returns also the rest."""
     explained: dict[str, list[str]] = {}
     rest = []
     for name in names:
-        reason = next((why for part, why in reasons.items() if part in name), None)
+        reason = next((why for fits, why in reasons.items() if re.search(fits, name)), None)
         if reason is None:
             rest.append(name)
         else:

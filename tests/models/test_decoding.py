@@ -260,14 +260,15 @@ class TestRules:
         rows = greedy(opt, torch.randn(3, PREFIX, WIDTH), ids, mask, eos_token_id=0, min_length=5)
         assert [len(row) for row in rows] == [4, 2, 0]
 
-    def test_padding_is_not_penalized_as_repetition(self) -> None:
+    @pytest.mark.parametrize("num_beams", [1, 4])
+    def test_padding_is_not_penalized_as_repetition(self, num_beams: int) -> None:
         opt = tiny_opt(8)
         ids, mask = prompt_batch([2, 6])
         prefix = torch.randn(2, PREFIX, WIDTH)
-        padded = greedy(opt, prefix, ids, mask, repetition_penalty=1.8)[0]
-        other = ids.clone()
-        other[0, :4] = torch.tensor([90, 91, 92, 93])
-        assert greedy(opt, prefix, other, mask, repetition_penalty=1.8)[0] == padded
+        rules = {"repetition_penalty": 1.8, "num_beams": num_beams, "eos_token_id": 0}
+        alone = greedy(opt, prefix[:1], ids[:1, 4:], mask[:1, 4:], **rules)[0]
+        ids[0, :4] = torch.tensor(alone[:4])  # as padding: just what the caption wants to say
+        assert greedy(opt, prefix, ids, mask, **rules)[0] == alone
 
     def test_finished_captions_keep_the_first_of_equals(self) -> None:
         finished = Finished(capacity=2, length_penalty=1.0)

@@ -3,8 +3,8 @@
 Both run on copied weights with dropout off and the same hard negatives (both draw the most likely
 one: ``torch.multinomial`` is replaced by ``argmax``, because LAVIS draws row by row and we draw all
 rows at once). LAVIS needs a process group for its rank and its gather; the two calls are given
-their single-process values. Tolerances cover the order of float32 sums only: the same operations are
-batched differently (one einsum instead of B matmuls).
+their single-process values. Tolerances cover the order of float32 sums only: the same operations
+are batched differently (one einsum instead of B matmuls).
 """
 
 from __future__ import annotations

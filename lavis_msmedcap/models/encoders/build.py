@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from lavis.models.eva_vit import interpolate_pos_embed
 from torch import Tensor
 
 from lavis_msmedcap.models.encoders.eva_clip import EvaClipEncoder
 from lavis_msmedcap.models.encoders.freeze import freeze
 from lavis_msmedcap.models.encoders.sam import SamEncoder
-from lavis_msmedcap.models.weights import ExpectedKeys, load_strict
+from lavis_msmedcap.models.weights import PRECISIONS, ExpectedKeys, load_strict
 
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 ENCODERS: dict[str, type[EvaClipEncoder] | type[SamEncoder]] = {
     "eva_clip": EvaClipEncoder,
     "sam": SamEncoder,
