@@ -1,0 +1,1 @@
+"""Medical phantoms: CT, MRI, ultrasound and radiographs with at most one lesion."""

@@ -1,0 +1,1 @@
+"""One writer per on-disk format; each returns the facts of the images that it wrote."""
