@@ -1,0 +1,111 @@
+"""The datasets that builders hand to LAVIS: records in, samples out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from lavis.datasets.datasets.base_dataset import BaseDataset
+
+from lavis_msmedcap.datasets.collate import collate
+from lavis_msmedcap.datasets.records import MedCapRecord
+from lavis_msmedcap.imaging.read import read_image
+
+Processor = Callable[[Any], Any]
+
+
+class MedCapDataset(BaseDataset):
+    """What training and evaluation share: one entry per image, read when asked for.
+
+    Args:
+        records: Images with their captions.
+        vis_processor: Picture to image tensor.
+        text_processor: Raw caption to text.
+        name: Registered dataset name.
+        domain: ``general`` or ``medical``.
+        ratio: Sampling weight relative to the natural size, see `BatchPlan`.
+        seed: Seed of the choice among several captions.
+    """
+
+    collater = staticmethod(collate)
+
+    def __init__(
+        self,
+        records: Sequence[MedCapRecord],
+        vis_processor: Processor,
+        text_processor: Processor,
+        *,
+        name: str,
+        domain: str,
+        ratio: float = 1.0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(vis_processor, text_processor, vis_root=None, ann_paths=[])
+        self.records = list(records)
+        self.name = name
+        self.domain = domain
+        self.ratio = ratio
+        self.seed = seed
+        # in shared memory: loader workers that outlive an epoch must see the next one
+        self._epoch = torch.zeros(1, dtype=torch.int64)
+        self._epoch.share_memory_()  # type: ignore[no-untyped-call]
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.records)
+
+    @property
+    def epoch(self) -> int:
+        """The epoch set last, 0 at first."""
+        return int(self._epoch.item())
+
+    def set_epoch(self, epoch: int) -> None:
+        """Tells the epoch, to running loader workers too."""
+        self._epoch.fill_(epoch)
+
+    def _sample(self, index: int, caption: str) -> dict[str, Any]:
+        """Returns what every sample has.
+
+        Raises:
+            BadImageError: If the image cannot be decoded.
+        """
+        record = self.records[index]
+        return {
+            "image": self.vis_processor(read_image(record.image)),
+            "text_input": self.text_processor(caption),
+            "image_id": record.image_id,
+            "instance_id": f"{self.name}-{index}",
+            "dataset": self.name,
+            "domain": self.domain,
+            "image_path": record.image,
+        }
+
+
+class MedCapTrainDataset(MedCapDataset):
+    """Training samples; an image with several captions shows another one in every epoch.
+
+    Which one depends on seed, index and epoch only, so that a resumed run reads the same texts.
+    """
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Returns one image with one caption."""
+        return self._sample(index, self.caption(index))
+
+    def caption(self, index: int) -> str:
+        """Returns the raw caption of an image in this epoch: a seeded start, then in turn."""
+        captions = self.records[index].captions
+        if len(captions) == 1:
+            return captions[0]
+        digest = hashlib.blake2b(f"{self.seed},{index}".encode(), digest_size=8).digest()
+        return captions[(int.from_bytes(digest, "big") + self.epoch) % len(captions)]
+
+
+class MedCapEvalDataset(MedCapDataset):
+    """Evaluation samples: one per image, with all its references as they were written."""
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Returns one image with its first caption processed and its raw references."""
+        captions = self.records[index].captions
+        return {**self._sample(index, captions[0]), "references": list(captions)}

@@ -1,0 +1,154 @@
+"""What is cleaned out of a figure caption before a model learns to write it.
+
+Captions of articles carry things that no picture shows: figure numbers, letters of panels, pointers
+into a drawing. Each kind has its own switch and is counted. Decimals, units, brackets, hyphens,
+vertebrae and sequences (L4, T1) are left as they stand. References of an evaluation stay raw unless
+someone asks for cleaned ones.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import MutableMapping
+
+# every character that some tool takes for the end of a line, other controls, blanks of any width,
+# and the invisible operators that MathML leaves in captions
+_TO_SPACE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u00a0\u1680\u2000-\u200b\u2028\u2029\u202f\u205f\u2061-\u2064\u3000]"
+)
+# marks that only say where a line may break or how letters join
+_TO_NOTHING = re.compile("[\u00ad\u200c-\u200f\u202a-\u202e\u2060\ufeff]")
+_SPACES = re.compile(" {2,}")
+
+_FIGURE_PREFIX = re.compile(
+    r"""
+    ^\W*
+    (?:suppl(?:ementa(?:ry|l)|\.)?\s*)?
+    fig(?:ure)?s?\b\.?\s*
+    [a-z]?\d+(?:\.\d+)*                              # 2, S1, 2.1
+    (?:\s?[a-h](?:\s?[-\u2013,&]\s?[a-h])*(?![\w]))?  # 2a, 2a-c
+    (?:
+        \s*[.:;|)\]\-\u2013\u2014]+(?!\d)\s*         # "Figure 2." "Fig. 3:" "Fig 1a |"
+      | \s+(?-i:(?=[A-Z0-9(\[]))                     # "Figure 2 CT scan", but not "Figure 2 shows"
+      | \s*$
+    )
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+
+_LETTER = r"[A-Ha-h]"
+_LETTERS = rf"{_LETTER}(?:\s?(?:[-\u2013,&]|and)\s?{_LETTER})*"
+_PANEL_PREFIX = re.compile(
+    rf"""
+    ^\W*?
+    (?:
+        [(\[]\s?(?:panels?\s)?{_LETTERS}\s?[)\]]\s*[.:,;\-\u2013]?\s*   # (A) [b] (a-c) (A):
+      | {_LETTERS}\s?[):]\s+                                            # A) a:
+      | {_LETTERS}\.\s+(?=[A-Z0-9(])      # "A. Axial CT", but not "C. difficile colitis"
+    )
+    """,
+    re.VERBOSE,
+)
+
+_POINTER = (
+    r"(?:arrow\s?heads?|arrow(?:s|ed)?|asteri[sx](?:k|ks|es)?|stars?|triangles?|circles?|"
+    r"[*\u2190-\u2199\u21d0-\u21d9\u25b2-\u25c5\u2605\u2606\u27a1\u2b05-\u2b07]+)"
+)
+_POINTER_EXTRA = (
+    r"(?:white|black|gr[ae]y|red|yellow|blue|green|orange|purple|pink|cyan|magenta|"
+    r"curved|straight|long|short|thick|thin|small|large|big|open|solid|filled|hollow|dotted|dashed|"
+    r"bold|single|double|horizontal|vertical|see|at|by|the|in|and|or|with|marked|indicated|shown|"
+    rf"panels?|figs?|figures?|{_LETTER})"
+)
+_POINTERS = re.compile(
+    rf"""
+    \s*
+    (?P<open>[(\[])
+    [\s,;/&.\-\u2013]*
+    (?:{_POINTER_EXTRA}(?!\w)[\s,;/&.\-\u2013]*)*
+    {_POINTER}(?!\w)
+    [\s,;/&.\-\u2013]*
+    (?:(?:{_POINTER_EXTRA}|{_POINTER})(?!\w)[\s,;/&.\-\u2013]*)*
+    [)\]]
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+
+
+def squeeze(text: str) -> str:
+    """Puts a caption on one line: NFC, every break or odd blank a space, no two spaces together."""
+    text = unicodedata.normalize("NFC", text)
+    text = _TO_NOTHING.sub("", _TO_SPACE.sub(" ", text))
+    return _SPACES.sub(" ", text).strip()
+
+
+def strip_figure_prefix(text: str) -> str:
+    """Removes a leading figure number: "Figure 2.", "Fig. 3:", "Fig 1a", "Figure 2 CT" -> "CT"."""
+    return _FIGURE_PREFIX.sub("", text, count=1)
+
+
+def strip_panels(text: str) -> str:
+    """Removes panel letters at the start: "(A)", "(a-c)", "A:", and "A." before a capital."""
+    return _PANEL_PREFIX.sub("", text, count=1)
+
+
+def strip_pointers(text: str) -> str:
+    """Removes brackets that hold nothing but pointers: "(arrow)", "(white arrowheads in B)", "(*)".
+
+    A bracket that says more, as "(arrow, 5 mm)", stays.
+    """
+    return _POINTERS.sub(_gap, text)
+
+
+STEPS = {
+    "figure_prefix": strip_figure_prefix,
+    "panels": strip_panels,
+    "pointers": strip_pointers,
+}
+
+
+def clean_caption(
+    text: str,
+    *,
+    figure_prefix: bool = True,
+    panels: bool = True,
+    pointers: bool = True,
+    counts: MutableMapping[str, int] | None = None,
+) -> str:
+    """Cleans a caption.
+
+    A step that would leave no letter or digit is not taken: a caption never becomes empty here.
+
+    Args:
+        text: Raw caption.
+        figure_prefix: Apply `strip_figure_prefix`.
+        panels: Apply `strip_panels`.
+        pointers: Apply `strip_pointers`.
+        counts: Where to count the captions that each step changed, under the names "spaces",
+            "figure_prefix", "panels" and "pointers".
+
+    Returns:
+        One line without leading or trailing blanks.
+    """
+    wanted = {"figure_prefix": figure_prefix, "panels": panels, "pointers": pointers}
+    clean = squeeze(text)
+    changed = [] if clean == text.strip() else ["spaces"]
+    for name, step in STEPS.items():
+        if not wanted[name]:
+            continue
+        after = squeeze(step(clean))
+        if after != clean and any(map(str.isalnum, after)):
+            clean = after
+            changed.append(name)
+    if counts is not None:
+        for name in changed:
+            counts[name] = counts.get(name, 0) + 1
+    return clean
+
+
+def _gap(match: re.Match[str]) -> str:
+    """Keeps a space where a removed bracket stood directly between two words."""
+    before = match.string[: match.start()]
+    after = match.string[match.end() :]
+    return " " if before and after[:1].isalnum() else ""

@@ -1,0 +1,123 @@
+"""Reader of COCO captions: COCO's own annotation files, and the lists that LAVIS uses.
+
+COCO: ``{"images": [{"id", "file_name"}], "annotations": [{"image_id", "caption"}]}``.
+LAVIS (Karpathy splits): ``[{"image": "val2014/COCO_val2014_….jpg", "caption": str or [str]}]``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from lavis_msmedcap.common.errors import DataError
+from lavis_msmedcap.datasets.readers.files import (
+    FolderIndex,
+    read_json,
+    require,
+    safe_name,
+    usable_captions,
+)
+from lavis_msmedcap.datasets.readers.report import ReadReport
+from lavis_msmedcap.datasets.records import GENERAL, MedCapRecord
+
+_FOLDER_IN_NAME = re.compile(r"^COCO_((?:train|val|test)\d{4})_")
+_FOLDER_IN_FILE = re.compile(r"((?:train|val|test)\d{4})")
+
+
+def read_coco(
+    annotation_file: str | os.PathLike[str],
+    image_root: str | os.PathLike[str],
+    split: str,
+    *,
+    source: str = "coco2014_caption",
+    domain: str = GENERAL,
+    report: ReadReport | None = None,
+) -> Iterator[MedCapRecord]:
+    """Yields one record per image, with all its captions, in the order of the file.
+
+    Images are looked for in ``image_root`` and, as COCO's archives unpack, in its folder
+    ``train2014/`` or ``val2014/``. A record whose image is nowhere names the place where it was
+    expected; whether that is an error is for the caller to say.
+
+    Args:
+        annotation_file: COCO captions file or LAVIS list.
+        image_root: Folder with the images or with ``train2014/`` and ``val2014/``.
+        split: Split that the records get.
+        source: Registered dataset name.
+        domain: Domain of the records.
+        report: Where to count.
+
+    Raises:
+        DataError: If the file or the folder is missing or the file is in neither form.
+    """
+    report = ReadReport(source) if report is None else report
+    prefix = f"datasets.{source}.build_info"
+    path = require(
+        Path(annotation_file), "the COCO captions file", f"{prefix}.annotations.{split}.storage"
+    )
+    root = require(Path(image_root), "the COCO image folder", f"{prefix}.images.storage")
+    index = FolderIndex()
+    for name, raw in _grouped(read_json(path), path).items():
+        captions = usable_captions(raw)
+        if not captions:
+            report.dropped["without caption"] += 1
+            continue
+        report.kept[split] += 1
+        yield MedCapRecord(
+            image=str(_locate(root, safe_name(name, str(path)), path, index)),
+            captions=captions,
+            image_id=PurePosixPath(name).stem,
+            split=split,
+            group_id=None,
+            source=source,
+            domain=domain,
+        )
+
+
+def _grouped(content: Any, path: Path) -> dict[str, list[Any]]:
+    """Collects the captions by image file name, whichever of the two forms the file has."""
+    try:
+        if isinstance(content, dict):
+            return _group_coco(content)
+        if isinstance(content, list):
+            return _group_lavis(content)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{path}: an entry lacks a field, has the wrong type, or names an unknown "
+            f"image: {error!r}"
+        ) from error
+    raise DataError(
+        f"{path} holds neither COCO captions ({{'images': […], 'annotations': […]}}) nor a LAVIS "
+        "list of {'image', 'caption'}"
+    )
+
+
+def _group_coco(content: dict[str, Any]) -> dict[str, list[Any]]:
+    names = {image["id"]: str(image["file_name"]) for image in content["images"]}
+    captions: dict[str, list[Any]] = {name: [] for name in names.values()}
+    for annotation in content["annotations"]:
+        captions[names[annotation["image_id"]]].append(annotation["caption"])
+    return captions
+
+
+def _group_lavis(content: list[Any]) -> dict[str, list[Any]]:
+    captions: dict[str, list[Any]] = {}
+    for entry in content:
+        caption = entry["caption"]
+        several = caption if isinstance(caption, list) else [caption]
+        captions.setdefault(str(entry["image"]), []).extend(several)
+    return captions
+
+
+def _locate(root: Path, name: str, annotation_file: Path, index: FolderIndex) -> Path:
+    """Returns where an image is, or where it was expected."""
+    in_name = _FOLDER_IN_NAME.match(PurePosixPath(name).name)
+    in_file = _FOLDER_IN_FILE.search(annotation_file.name)
+    folders = [match.group(1) for match in (in_name, in_file) if match]
+    if "/" in name:  # the name says the folder itself
+        folders = []
+    candidates = [*(root / folder / name for folder in folders), root / name]
+    return index.first(candidates) or candidates[0]

@@ -1,0 +1,111 @@
+"""What all readers share: text files as they really come, safe names, folder listings."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+from lavis_msmedcap.common.errors import DataError
+
+
+class FolderIndex:
+    """Answers which files exist by listing each folder once, instead of asking file by file.
+
+    A hundred thousand single checks take minutes on a network drive; a listing takes seconds.
+    """
+
+    def __init__(self) -> None:
+        self._names: dict[str, frozenset[str]] = {}
+
+    def names(self, folder: str | os.PathLike[str]) -> frozenset[str]:
+        """Returns the names in a folder, none if there is no such folder."""
+        key = os.fspath(folder)
+        if key not in self._names:
+            try:
+                with os.scandir(key) as entries:
+                    self._names[key] = frozenset(entry.name for entry in entries)
+            except (FileNotFoundError, NotADirectoryError):
+                self._names[key] = frozenset()
+        return self._names[key]
+
+    def has(self, path: str | os.PathLike[str]) -> bool:
+        """Tells whether a file exists."""
+        folder, name = os.path.split(os.fspath(path))
+        return name in self.names(folder)
+
+    def first(self, candidates: Iterable[Path]) -> Path | None:
+        """Returns the first path that exists, or None."""
+        return next((path for path in candidates if self.has(path)), None)
+
+
+def require(path: Path, what: str, key: str) -> Path:
+    """Returns ``path`` if it exists.
+
+    Args:
+        path: File or folder.
+        what: What should be there, as in "the ROCO captions".
+        key: Configuration key that sets the place.
+
+    Raises:
+        DataError: If it does not exist.
+    """
+    if not path.exists():
+        raise DataError(f"{what} not found: expected {path}; set {key} to where your copy is")
+    return path
+
+
+def text_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yields (line number, line) of a UTF-8 file, with or without byte order mark, LF or CRLF.
+
+    Only a line feed ends a line. The other characters that Python takes for line ends occur inside
+    captions.
+
+    Raises:
+        DataError: If the file is not UTF-8.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="\n") as file:
+            for number, line in enumerate(file, 1):
+                yield number, line.rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8: {error}; convert it or fetch it again") from error
+
+
+def read_json(path: Path) -> Any:
+    """Reads a JSON file with or without byte order mark.
+
+    Raises:
+        DataError: If it is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except ValueError as error:
+        raise DataError(f"{path} is not JSON: {error}; is the file complete?") from error
+
+
+def safe_name(name: str, source: str) -> str:
+    """Returns a relative file name that annotations gave, if it stays below its folder.
+
+    Args:
+        name: As written in the annotations; may contain folders.
+        source: File and line that it came from, for the message.
+
+    Raises:
+        DataError: If the name is empty, absolute or leads out of its folder.
+    """
+    posix, windows = PurePosixPath(name), PureWindowsPath(name)
+    escapes = posix.is_absolute() or windows.drive or windows.root or ".." in windows.parts
+    if escapes or not posix.name or "\0" in name:
+        raise DataError(
+            f"{source}: image file name {name!r} is refused; expected one inside the image folder"
+        )
+    return name
+
+
+def usable_captions(captions: Iterable[Any]) -> tuple[str, ...]:
+    """Returns the captions that are text and not blank, stripped, each once, in order."""
+    stripped = (text.strip() for text in captions if isinstance(text, str))
+    return tuple(dict.fromkeys(text for text in stripped if text))

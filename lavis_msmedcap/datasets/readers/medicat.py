@@ -1,0 +1,140 @@
+"""Reader of the MedICaT release: one JSON object per line, figures in one flat folder.
+
+::
+
+    release/s2_full_figures_oa_nonroco_combined_medical_top4_public.jsonl
+    release/figures/{pdf_hash}_{fig_uri}
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from lavis_msmedcap.common.errors import DataError
+from lavis_msmedcap.datasets.readers.files import (
+    require,
+    safe_name,
+    text_lines,
+    usable_captions,
+)
+from lavis_msmedcap.datasets.readers.report import ReadReport
+from lavis_msmedcap.datasets.records import MEDICAL, MedCapRecord
+
+_PATTERN = "s2_full_figures*.jsonl"
+# the publisher's caption first; the one parsed from the PDF where there is none
+_CAPTION_FIELDS = ("s2_caption", "s2orc_caption")
+
+
+def read_medicat(
+    root_or_jsonl: str | os.PathLike[str],
+    *,
+    radiology: bool | None = None,
+    scope: bool | None = None,
+    source: str = "medicat",
+    domain: str = MEDICAL,
+    report: ReadReport | None = None,
+) -> Iterator[MedCapRecord]:
+    """Yields one record per figure, in the order of the file.
+
+    MedICaT has no split for captioning: every record says "train" until `split_by_group` assigns
+    one. ``group_id`` is the article (``pdf_hash``).
+
+    Args:
+        root_or_jsonl: The jsonl file, or a folder that holds it or holds ``release/``.
+        radiology: Keep only figures whose ``radiology`` field has this value; None for all.
+        scope: The same for the field ``scope`` (microscopes and endoscopes).
+        source: Registered dataset name.
+        domain: Domain of the records.
+        report: Where to count.
+
+    Raises:
+        DataError: If the file is missing or broken, or an image name is unsafe.
+    """
+    report = ReadReport(source) if report is None else report
+    path = find_jsonl(Path(root_or_jsonl), f"datasets.{source}.build_info.root")
+    wanted = {"radiology": radiology, "scope": scope}
+    wanted = {name: value for name, value in wanted.items() if value is not None}
+    seen: set[str] = set()
+    for where, entry in _entries(path):
+        name = safe_name(_file_name(entry, where), where)
+        captions = usable_captions(entry.get(field) for field in _CAPTION_FIELDS)[:1]
+        reason = _reason_to_drop(entry, wanted, captions)
+        if reason is None and name in seen:
+            reason = "repeated figure"
+        if reason is not None:
+            report.dropped[reason] += 1
+            continue
+        seen.add(name)
+        report.kept["train"] += 1
+        yield MedCapRecord(
+            image=str(path.parent / "figures" / name),
+            captions=captions,
+            image_id=PurePosixPath(name).stem,
+            split="train",
+            group_id=str(entry["pdf_hash"]),
+            source=source,
+            domain=domain,
+        )
+
+
+def find_jsonl(root: Path, key: str) -> Path:
+    """Finds the release file.
+
+    Args:
+        root: The file itself, or a folder that holds it or holds ``release/``.
+        key: Configuration key that sets the root, for the message.
+
+    Raises:
+        DataError: If there is none, or more than one.
+    """
+    require(root, "the MedICaT release", key)
+    if root.is_file():
+        return root
+    for folder in (root / "release", root):
+        found = sorted(folder.glob(_PATTERN))
+        if len(found) > 1:
+            names = ", ".join(path.name for path in found)
+            raise DataError(f"{folder} holds several release files ({names}); set {key} to one")
+        if found:
+            return found[0]
+    raise DataError(
+        f"the MedICaT release not found: expected release/{_PATTERN} in {root}; set {key} to the "
+        "folder that holds release/ or to the jsonl file"
+    )
+
+
+def _entries(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields (file and line, object)."""
+    for number, line in text_lines(path):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        try:
+            entry = json.loads(line)
+        except ValueError as error:
+            raise DataError(f"{where} is not JSON: {error}; is the file complete?") from error
+        if not isinstance(entry, dict):
+            raise DataError(f"{where} holds no JSON object")
+        yield where, entry
+
+
+def _file_name(entry: dict[str, Any], where: str) -> str:
+    pdf_hash, uri = entry.get("pdf_hash"), entry.get("fig_uri")
+    if not pdf_hash or not uri:
+        raise DataError(
+            f"{where} lacks pdf_hash or fig_uri; expected {_PATTERN} of the MedICaT release"
+        )
+    return f"{pdf_hash}_{uri}"
+
+
+def _reason_to_drop(
+    entry: dict[str, Any], wanted: dict[str, bool | None], captions: tuple[str, ...]
+) -> str | None:
+    for name, value in wanted.items():
+        if bool(entry.get(name)) is not value:
+            return f"filtered by {name}"
+    return None if captions else "without caption"

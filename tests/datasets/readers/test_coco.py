@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from lavis_msmedcap.common.errors import DataError
+from lavis_msmedcap.datasets.readers.coco import read_coco
+from lavis_msmedcap.datasets.readers.report import ReadReport
+
+
+def _annotations(coco_tree):
+    return coco_tree / "annotations" / "captions_train2014.json"
+
+
+def test_captions_are_grouped_by_image(coco_tree):
+    report = ReadReport("coco2014_caption")
+    records = list(read_coco(_annotations(coco_tree), coco_tree, "train", report=report))
+    assert [record.image_id for record in records] == [
+        "COCO_train2014_000000000009",
+        "COCO_train2014_000000000025",
+        "COCO_train2014_000000000030",
+    ]
+    first = records[0]
+    assert first.captions == ("A bowl of food.", "Lunch on a table.")
+    assert first.image == str(coco_tree / "train2014" / "COCO_train2014_000000000009.jpg")
+    assert (first.split, first.group_id, first.domain) == ("train", None, "general")
+    assert report.dropped == {"without caption": 1}
+    assert report.n_read == 4
+    assert report.summary() == (
+        "coco2014_caption: read 4, kept 3 (train 3) | dropped 1: 1 without caption"
+    )
+
+
+def test_images_may_lie_in_the_image_folder_itself(coco_tree):
+    records = list(read_coco(_annotations(coco_tree), coco_tree / "train2014", "train"))
+    assert records[0].image == str(coco_tree / "train2014" / "COCO_train2014_000000000009.jpg")
+
+
+def test_names_without_the_folder_take_it_from_the_annotation_file(tmp_path, make):
+    content = {
+        "images": [{"id": 1, "file_name": "000000000009.jpg"}],
+        "annotations": [{"image_id": 1, "caption": "A dog."}],
+    }
+    path = make.write(tmp_path / "captions_train2017.json", json.dumps(content))
+    make.save(tmp_path / "train2017" / "000000000009.jpg")
+    (record,) = read_coco(path, tmp_path, "train")
+    assert record.image == str(tmp_path / "train2017" / "000000000009.jpg")
+
+
+def test_missing_image_keeps_its_expected_place(coco_tree):
+    (coco_tree / "train2014" / "COCO_train2014_000000000025.jpg").unlink()
+    records = list(read_coco(_annotations(coco_tree), coco_tree, "train"))
+    assert records[1].image.endswith("train2014/COCO_train2014_000000000025.jpg")
+
+
+def test_lavis_lists_in_both_forms(tmp_path, make):
+    image = "val2014/COCO_val2014_000000522418.jpg"
+    make.save(tmp_path / image)
+    train = [
+        {"caption": "A woman cuts a cake. ", "image": image, "image_id": "coco_522418"},
+        {"caption": "A cake.", "image": image, "image_id": "coco_522418"},
+    ]
+    path = make.write(tmp_path / "coco_karpathy_train.json", json.dumps(train))
+    (record,) = read_coco(path, tmp_path, "train")
+    assert record.captions == ("A woman cuts a cake.", "A cake.")
+    assert record.image_id == "COCO_val2014_000000522418"
+    assert record.image == str(tmp_path / image)
+    test = [{"image": image, "caption": ["One.", "Two."]}]
+    path = make.write(tmp_path / "coco_karpathy_test.json", json.dumps(test))
+    (record,) = read_coco(path, tmp_path, "test")
+    assert record.captions == ("One.", "Two.")
+
+
+@pytest.mark.parametrize("name", ["../secret.jpg", "/etc/passwd", "a/../../b.jpg", "C:\\x.jpg", ""])
+def test_names_that_leave_the_folder_are_refused(tmp_path, make, name):
+    path = make.write(tmp_path / "x.json", json.dumps([{"image": name, "caption": "A."}]))
+    with pytest.raises(DataError, match="refused"):
+        list(read_coco(path, tmp_path, "train"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "is not JSON"),
+        ("3", "neither COCO captions"),
+        ('{"images": []}', "lacks a field"),
+        ('[{"caption": "A."}]', "lacks a field"),
+        ('{"images": [], "annotations": [{"image_id": 7, "caption": "A."}]}', "unknown image"),
+    ],
+)
+def test_broken_files_are_named(tmp_path, make, text, message):
+    path = make.write(tmp_path / "x.json", text)
+    with pytest.raises(DataError, match=message) as caught:
+        list(read_coco(path, tmp_path, "train"))
+    assert str(path) in str(caught.value)
+
+
+def test_missing_file_names_the_key(tmp_path):
+    with pytest.raises(DataError) as caught:
+        list(read_coco(tmp_path / "no.json", tmp_path, "train"))
+    assert "datasets.coco2014_caption.build_info.annotations.train.storage" in str(caught.value)
+    assert str(tmp_path / "no.json") in str(caught.value)

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lavis_msmedcap.common.errors import DataError
+from lavis_msmedcap.datasets.readers.report import ReadReport
+from lavis_msmedcap.datasets.readers.selection import (
+    drop_missing_images,
+    split_by_group,
+    take_at_most,
+)
+from lavis_msmedcap.datasets.records import MedCapRecord
+
+FRACTIONS = {"train": 0.6, "val": 0.1, "test": 0.3}
+
+
+def _record(number, group="", image="", split="train"):
+    return MedCapRecord(
+        image=image or f"/images/{number}.png",
+        captions=("A caption.",),
+        image_id=f"image{number}",
+        split=split,
+        group_id=group or None,
+        source="medicat",
+        domain="medical",
+    )
+
+
+def test_groups_stay_together_and_shares_come_out():
+    records = [_record(i, f"article{i // 2}") for i in range(8000)]
+    assigned = split_by_group(records, FRACTIONS, seed=0)
+    assert [r.image_id for r in assigned] == [r.image_id for r in records]
+    splits = {}
+    for record in assigned:
+        assert splits.setdefault(record.group_id, record.split) == record.split
+    shares = Counter(r.split for r in assigned)
+    for split, share in FRACTIONS.items():
+        assert abs(shares[split] / len(records) - share) < 0.02
+
+
+@given(
+    st.lists(st.integers(0, 400), unique=True, max_size=60),
+    st.lists(st.integers(401, 800), unique=True, max_size=60),
+    st.integers(0, 10),
+)
+def test_split_does_not_move_when_records_are_added(first, more, seed):
+    before = split_by_group([_record(i, f"g{i // 3}") for i in first], FRACTIONS, seed)
+    after = split_by_group([_record(i, f"g{i // 3}") for i in more + first[::-1]], FRACTIONS, seed)
+    by_id = {r.image_id: r.split for r in after}
+    assert all(by_id[r.image_id] == r.split for r in before)
+
+
+def test_seed_and_missing_share():
+    records = [_record(i) for i in range(500)]
+    report = ReadReport("medicat", kept=Counter(train=500))
+    some = split_by_group(records, {"train": 0.5}, 0, report)
+    other = split_by_group(records, {"train": 0.5}, 1)
+    assert {r.split for r in some} == {"train"}
+    assert 200 < len(some) < 300
+    assert {r.image_id for r in some} != {r.image_id for r in other}
+    assert report.n_read == 500
+    assert report.kept == {"train": len(some)}
+    assert len(split_by_group(records, {"train": 0.7, "val": 0.1, "test": 0.2}, 0)) == 500
+    assert {r.split for r in split_by_group(records, {"train": 0.5, "val": 0.5}, 0)} == {
+        "train",
+        "val",
+    }
+
+
+@pytest.mark.parametrize(
+    "fractions", [{"train": 0.9, "test": 0.2}, {"train": -0.1}, {"training": 0.5}]
+)
+def test_impossible_fractions(fractions):
+    with pytest.raises(DataError, match="fractions"):
+        split_by_group([], fractions, 0)
+
+
+def test_take_at_most_is_seeded_ordered_and_nested():
+    records = [_record(i) for i in range(100)]
+    report = ReadReport("medicat", kept=Counter(train=100))
+    ten = take_at_most(records, 10, 0, report)
+    assert report.kept["train"] == 10
+    assert report.dropped == {"above max_samples": 90}
+    assert len(ten) == 10
+    numbers = [records.index(r) for r in ten]
+    assert numbers == sorted(numbers)
+    assert {r.image_id for r in ten} <= {r.image_id for r in take_at_most(records, 20, 0)}
+    assert ten != take_at_most(records, 10, 1)
+    assert set(take_at_most(records[::-1], 10, 0)) == set(ten)
+    assert take_at_most(records, None, 0) == records
+    assert take_at_most(records, 0, 0) == []
+
+
+def test_missing_images_up_to_a_ceiling(tmp_path, make):
+    paths = [tmp_path / f"{i}.png" for i in range(10)]
+    for path in paths[1:]:
+        make.save(path)
+    records = [_record(i, image=str(path)) for i, path in enumerate(paths)]
+    report = ReadReport("medicat", kept=Counter(train=10))
+    assert drop_missing_images(records, 0.1, "datasets.medicat.max_missing", report) == records[1:]
+    assert report.dropped == {"image missing": 1}
+    assert report.kept == {"train": 9}
+    with pytest.raises(DataError) as caught:
+        drop_missing_images(records, 0.05, "datasets.medicat.max_missing")
+    message = str(caught.value)
+    assert str(paths[0]) in message
+    assert "1 of 10" in message
+    assert "datasets.medicat.max_missing" in message
+    assert drop_missing_images([], 0.0, "key") == []
+
+
+def test_whole_folder_missing(tmp_path):
+    records = [_record(i, image=str(tmp_path / "gone" / f"{i}.png")) for i in range(3)]
+    with pytest.raises(DataError, match="3 of 3"):
+        drop_missing_images(records, 0.5, "key")

@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lavis_msmedcap.datasets.caption_text import (
+    clean_caption,
+    squeeze,
+    strip_figure_prefix,
+    strip_panels,
+    strip_pointers,
+)
+
+
+@pytest.mark.parametrize(
+    ("raw", "clean"),
+    [
+        (" one  two\t three ", "one two three"),
+        ("a\rb\r\nc\u2028d\u2029e\x0bf\x0cg\x85h", "a b c d e f g h"),
+        ("5\u00a0mm\u2009thick\u200bwall", "5 mm thick wall"),
+        ("log\u2061x", "log x"),
+        ("soft\u00adware T1\u2060-weighted\ufeff", "software T1-weighted"),
+        ("re\u0301nal", "r\u00e9nal"),
+    ],
+)
+def test_squeeze(raw, clean):
+    assert squeeze(raw) == clean
+
+
+@pytest.mark.parametrize(
+    ("raw", "clean"),
+    [
+        ("Figure 2. Axial CT", "Axial CT"),
+        ("Fig. 3: Axial CT", "Axial CT"),
+        ("Fig 1a. Axial CT", "Axial CT"),
+        ("FIGURE 1 | Axial CT", "Axial CT"),
+        ("Fig. S1. Axial CT", "Axial CT"),
+        ("Figure 2.1. Axial CT", "Axial CT"),
+        ("Figure 2a-c: Axial CT", "Axial CT"),
+        ("Figure 1 \u2013 Axial CT", "Axial CT"),
+        ("Supplementary Figure 4. Axial CT", "Axial CT"),
+        ("Figure 2 CT scan of sinuses", "CT scan of sinuses"),
+        ("Figure 1. A 45-year-old man", "A 45-year-old man"),
+        ("Fig. 1 (a) Axial CT", "(a) Axial CT"),
+        # kept: the number is part of a sentence, or there is no number
+        ("Figure 2 shows a mass", "Figure 2 shows a mass"),
+        ("Figures 1 and 2 show a mass", "Figures 1 and 2 show a mass"),
+        ("Figure of eight sign", "Figure of eight sign"),
+        ("Figure 2.5 mm nodule", "Figure 2.5 mm nodule"),
+        ("Figurative art", "Figurative art"),
+        ("Axial CT, see Figure 2. Mass", "Axial CT, see Figure 2. Mass"),
+    ],
+)
+def test_figure_prefix(raw, clean):
+    assert strip_figure_prefix(raw) == clean
+
+
+@pytest.mark.parametrize(
+    ("raw", "clean"),
+    [
+        ("(A) Axial CT", "Axial CT"),
+        ("(a) axial CT", "axial CT"),
+        ("[B] Axial CT", "Axial CT"),
+        ("(a-c) axial CT", "axial CT"),
+        ("(A, B) Axial CT", "Axial CT"),
+        ("(A and B): Axial CT", "Axial CT"),
+        ("(Panel A) Axial CT", "(Panel A) Axial CT"),
+        ("(panel A) Axial CT", "Axial CT"),
+        ("A. Axial CT", "Axial CT"),
+        ("A: axial CT", "axial CT"),
+        ("a) axial CT", "axial CT"),
+        # kept
+        ("C. difficile colitis", "C. difficile colitis"),
+        ("A 45-year-old man", "A 45-year-old man"),
+        ("CT: axial", "CT: axial"),
+        ("(CT) axial", "(CT) axial"),
+        ("(R) kidney", "(R) kidney"),
+        ("B-mode ultrasound", "B-mode ultrasound"),
+        ("Axial CT. (B) Coronal CT", "Axial CT. (B) Coronal CT"),
+    ],
+)
+def test_panels(raw, clean):
+    assert strip_panels(raw) == clean
+
+
+@pytest.mark.parametrize(
+    ("raw", "clean"),
+    [
+        ("mass (arrow) in the liver", "mass in the liver"),
+        ("mass (arrow).", "mass."),
+        ("mass (white arrowheads), cyst (*)", "mass, cyst"),
+        ("mass (black arrow in B)", "mass"),
+        ("mass [curved arrows]", "mass"),
+        ("mass (arrows and arrow heads) and cyst (asterisk)", "mass and cyst"),
+        ("mass(arrow)shows", "mass shows"),
+        ("mass (\u2192) here", "mass here"),
+        ("(Arrow) mass", " mass"),
+        # kept: the bracket says more
+        ("mass (arrow, 5 mm)", "mass (arrow, 5 mm)"),
+        ("mass (arrow: thrombus)", "mass (arrow: thrombus)"),
+        ("mass (right arrow)", "mass (right arrow)"),
+        ("cyst (white)", "cyst (white)"),
+        ("the arrow shows", "the arrow shows"),
+        ("a narrowing (arrowroot)", "a narrowing (arrowroot)"),
+        ("stenosis (a)", "stenosis (a)"),
+    ],
+)
+def test_pointers(raw, clean):
+    assert strip_pointers(raw) == clean
+
+
+KEPT = "A 0.37 cm (3.7 mm) T1-weighted MRI at L4/L5; SUV 2.5, 10% [95% CI], left-sided (n = 3)."
+
+
+def test_measurements_brackets_and_sides_stay():
+    assert clean_caption(KEPT) == KEPT
+
+
+def test_all_steps_together_and_counts():
+    counts = Counter()
+    raw = "Figure 2. (A) Axial\u00a0CT of the left  kidney (arrow)."
+    assert clean_caption(raw, counts=counts) == "Axial CT of the left kidney."
+    assert counts == {"spaces": 1, "figure_prefix": 1, "panels": 1, "pointers": 1}
+    clean_caption("Axial CT", counts=counts)
+    assert sum(counts.values()) == 4
+
+
+def test_switches():
+    raw = "Fig. 1. (A) CT (arrow)"
+    assert clean_caption(raw, figure_prefix=False) == "Fig. 1. (A) CT"
+    assert clean_caption(raw, panels=False) == "(A) CT"
+    assert clean_caption(raw, pointers=False) == "CT (arrow)"
+
+
+@pytest.mark.parametrize("raw", ["Figure 2.", "(A)", "Fig. 1a", "(arrow)"])
+def test_a_caption_never_becomes_empty(raw):
+    assert clean_caption(raw) == raw
+
+
+@given(st.text())
+def test_cleaning_ends_on_one_line_and_is_stable(text):
+    clean = clean_caption(text)
+    assert len(clean.splitlines()) <= 1
+    assert clean == clean.strip()
+    assert squeeze(clean) == clean
+
+
+@given(st.text(alphabet="figureFG123 .:()abAB*arowsCT", max_size=60))
+def test_a_caption_with_letters_keeps_some(text):
+    if any(map(str.isalnum, text)):
+        assert any(map(str.isalnum, clean_caption(text)))
