@@ -73,9 +73,7 @@ class LossMeter:
         logs: Mapping[str, Any] = output.get("logs") or {}
         taking_part = {name: (~value.isnan()).sum() for name, value in per_sample.items()}
         plain = {**logs, TOTAL: loss}
-        counts = torch.stack(
-            [_scalar(taking_part.get(name, batch), loss.device) for name in plain]
-        )
+        counts = torch.stack([_scalar(taking_part.get(name, batch), loss.device) for name in plain])
         values = torch.stack([_scalar(value, loss.device) for value in plain.values()])
         # a branch that nobody of the batch took part in may log nan
         values = torch.where(counts > 0, values * counts, torch.zeros_like(values))

@@ -39,7 +39,8 @@ def choose_device(wanted: str) -> torch.device:
         return torch.device("cpu")
     if not torch.cuda.is_available():
         raise ConfigError([_device_problem(wanted, "was asked for, but torch sees no CUDA device")])
-    index = device.index if device.index is not None else int(os.environ.get("LOCAL_RANK", "0"))
+    # `cuda` alone means the device of this process
+    index = device.index if ":" in wanted else int(os.environ.get("LOCAL_RANK", "0"))
     if index >= torch.cuda.device_count():
         count = torch.cuda.device_count()
         raise ConfigError([_device_problem(f"cuda:{index}", f"is not there; torch sees {count}")])
@@ -65,9 +66,7 @@ class Precision:
             amp = "off"
         self.amp = amp
         self.device = device
-        self.scaler = (
-            torch.amp.GradScaler("cuda") if amp == "fp16" else None  # type: ignore[attr-defined]
-        )
+        self.scaler = torch.amp.GradScaler("cuda") if amp == "fp16" else None
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Returns the context that forward passes run in."""

@@ -31,11 +31,18 @@ class RunLog:
     @contextlib.contextmanager
     def attached(self) -> Iterator[None]:
         """Logs to the file inside the ``with`` block; inside itself it does nothing more."""
-        if not self._visible or self._file is not None:
-            yield
-            return
         root, package = logging.getLogger(), logging.getLogger(PACKAGE)
         level = package.level
+        if self._file is not None:
+            yield
+            return
+        if not self._visible:
+            package.setLevel(logging.WARNING)
+            try:
+                yield
+            finally:
+                package.setLevel(level)
+            return
         self._file = logging.FileHandler(self.path, encoding="utf-8", delay=True)
         added: list[logging.Handler] = [self._file]
         if not root.handlers:

@@ -137,13 +137,11 @@ class _Reader:
             self._problems.append(f"run.{key}: {error}")
             return default
 
-    def optional(
-        self, key: str, default: T | None, convert: Callable[[Any], T]
-    ) -> T | None:
+    def optional(self, key: str, default: T | None, convert: Callable[[Any], T]) -> T | None:
         """Like `get`, but an explicit null means None instead of the default."""
         if key in self._cfg and self._cfg.get(key) is None:
             return None
-        return self.get(key, convert, default)  # type: ignore[arg-type]
+        return self.get(key, convert, default)
 
     def integer(self, key: str, default: int, least: int) -> int:
         """Reads a whole number of at least ``least``."""

@@ -12,6 +12,7 @@ import torch
 from lavis.common.registry import registry
 from torch import nn
 
+from lavis_msmedcap.common.distributed import is_main_process
 from lavis_msmedcap.tasks._base import Key, MSMedCapTask, Row, gather_rows
 
 logger = logging.getLogger(__name__)
@@ -54,7 +55,7 @@ class MixedSemanticPretrainTask(MSMedCapTask):
         split_name: str,
         epoch: int | str,
         expected: Sequence[Key] | None = None,
-        **kwargs: Any,  # noqa: ARG002 - what the runner knows and only captioning needs
+        **kwargs: Any,  # noqa: ARG002
     ) -> dict[str, Any]:
         """Averages the losses over all images of all ranks.
 
@@ -63,6 +64,7 @@ class MixedSemanticPretrainTask(MSMedCapTask):
             split_name: Name of the split.
             epoch: Epoch, or ``best``.
             expected: Every (dataset, image_id) that must be there.
+            kwargs: What the runner knows and only captioning needs.
 
         Returns:
             On every rank: ``agg_metrics`` (minus the mean loss, None if that is not finite),
@@ -72,10 +74,11 @@ class MixedSemanticPretrainTask(MSMedCapTask):
         rows = gather_rows(val_result, expected, split_name)
         means = mean_losses(rows)
         loss = means.get("loss", math.nan)
-        if not math.isfinite(loss):
-            logger.warning("%s (epoch %s): the loss is %s, which is no metric", split_name, epoch, loss)
-        shown = ", ".join(f"{name} {value:.4f}" for name, value in means.items())
-        logger.info("%s: %d images, %s", split_name, len(rows), shown)
+        if is_main_process():
+            if not math.isfinite(loss):
+                logger.warning("%s: the loss of epoch %s is %s, no metric", split_name, epoch, loss)
+            shown = ", ".join(f"{name} {value:.4f}" for name, value in means.items())
+            logger.info("%s: %d images, %s", split_name, len(rows), shown)
         return {"agg_metrics": -loss if math.isfinite(loss) else None, **means}
 
 

@@ -1,0 +1,454 @@
+"""``runner_msmedcap``: LAVIS' runner interface, on a CPU, one GPU, or several processes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from lavis.common.registry import registry
+from lavis.runners.runner_base import RunnerBase
+from omegaconf import OmegaConf
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from lavis_msmedcap.common.distributed import get_rank, get_world_size, is_main_process
+from lavis_msmedcap.common.errors import ConfigError
+from lavis_msmedcap.runners.checkpointing import Checkpoints, TrainingState
+from lavis_msmedcap.runners.domains import check_domains, dataset_domains
+from lavis_msmedcap.runners.loaders import (
+    EvalData,
+    check_splits,
+    describe_plan,
+    eval_data,
+    train_loader,
+)
+from lavis_msmedcap.runners.optimization import build_optimizer, count_steps
+from lavis_msmedcap.runners.precision import Precision, choose_device
+from lavis_msmedcap.runners.progress import Tracked, clock
+from lavis_msmedcap.runners.reporter import TrainingReporter
+from lavis_msmedcap.runners.run_directory import RunDirectory, create_run_directory
+from lavis_msmedcap.runners.run_log import RunLog
+from lavis_msmedcap.runners.schedule import LRSchedule, SchedulePlan
+from lavis_msmedcap.runners.settings import RunSettings
+from lavis_msmedcap.runners.tables import CsvTable
+from lavis_msmedcap.runners.training_loop import TrainingLoop
+
+logger = logging.getLogger(__name__)
+
+BEST = "best"
+VALIDATION_COLUMNS = ("epoch", "step", "split", "agg_metrics")
+
+
+@registry.register_runner("runner_msmedcap")
+class RunnerMSMedCap(RunnerBase):
+    """Epoch-based training, validation and test.
+
+    The interface is that of LAVIS' ``RunnerBase``. What differs: it runs without CUDA and without
+    a process group; the run directory is below the current directory and never shared; the
+    training data is one seeded plan over all datasets; checkpoints hold trainable parameters only.
+
+    Args:
+        cfg: LAVIS' ``Config`` or anything with ``run_cfg``, ``model_cfg``, ``datasets_cfg`` and
+            ``config``.
+        task: A task of this package, or a LAVIS task.
+        model: The model (see `DualBranchModel`), not yet on a device.
+        datasets: Dataset name to split name to dataset.
+        job_id: Kept for LAVIS; the run directory has its own name.
+
+    Raises:
+        ConfigError: If the ``run:`` section or the datasets cannot work.
+        DataError: If there is too little data for one batch.
+    """
+
+    def __init__(
+        self,
+        cfg: Any,
+        task: Any,
+        model: nn.Module,
+        datasets: Mapping[str, Mapping[str, Any]],
+        job_id: str,
+    ) -> None:
+        # everything that can be wrong is found before a run directory is made
+        self.settings = RunSettings.from_run_cfg(cfg.run_cfg)
+        if cfg.run_cfg.get("resume_ckpt_path"):
+            raise ConfigError(
+                [
+                    "run.resume_ckpt_path: this version cannot take up an interrupted run; to "
+                    "start from its weights, set model.load_finetuned=true and model.finetuned to "
+                    "its run directory, and run.resume_ckpt_path=null"
+                ]
+            )
+        device = choose_device(self.settings.device)
+        check_splits(datasets, self.settings)
+        domains = dataset_domains(datasets, cfg.datasets_cfg)
+        check_domains(domains, getattr(model, "train_domains", None))
+        loaders: dict[str, DataLoader[dict[str, Any]]] = {}
+        if not self.settings.evaluate:
+            loaders["train"] = train_loader(datasets, domains, self.settings, device)
+        splits = dict.fromkeys((*self.settings.valid_splits, *self.settings.test_splits))
+        self._eval = {name: eval_data(datasets, name, self.settings, device) for name in splits}
+        loaders.update({name: data.loader for name, data in self._eval.items() if name != "train"})
+
+        super().__init__(cfg, task, model, datasets, job_id)
+        self._device = device
+        self._dataloaders = loaders
+        self._model: nn.Module = model
+        self._wrapped_model: nn.Module | None = None
+        self._optimizer: torch.optim.Optimizer | None = None
+        self._lr_sched: LRSchedule | None = None
+        with self.log.attached():
+            self.precision = Precision(self.settings.amp, device)
+        self.state = TrainingState()
+        self.checkpoints = Checkpoints(self.directory, self._facts())
+        self._validation = CsvTable(self.directory.validation, VALIDATION_COLUMNS)
+        self._loop: TrainingLoop | None = None
+
+    # --- LAVIS' properties --------------------------------------------------------------------
+
+    @property
+    def device(self) -> torch.device:
+        """The device of this process."""
+        return self._device
+
+    @property
+    def use_distributed(self) -> bool:
+        """Whether several processes train together."""
+        return get_world_size() > 1
+
+    @property
+    def model(self) -> nn.Module:
+        """The model on its device, wrapped for several processes where it is trained by them."""
+        if self._wrapped_model is None:
+            if self.device.type == "cuda":
+                torch.cuda.set_device(self.device)
+            self._model = self._model.to(self.device)
+            wrap = self.use_distributed and not self.evaluate_only
+            self._wrapped_model = self._wrap(self._model) if wrap else self._model
+        return self._wrapped_model
+
+    def _wrap(self, model: nn.Module) -> nn.Module:
+        return DistributedDataParallel(
+            model,
+            device_ids=[self.device.index] if self.device.type == "cuda" else None,
+            # a medical batch leaves out the branches that do not train on medical images
+            find_unused_parameters=True,
+            broadcast_buffers=False,  # constants only; DDP has sent them once at the start
+        )
+
+    def unwrap_dist_model(self, model: nn.Module) -> nn.Module:
+        """Returns the model inside its DDP wrapper."""
+        return model.module if isinstance(model, DistributedDataParallel) else model
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """AdamW over the trainable parameters."""
+        if self._optimizer is None:
+            settings = self.settings
+            self._optimizer = build_optimizer(
+                self.unwrap_dist_model(self.model),
+                settings.init_lr,
+                settings.weight_decay,
+                settings.beta2,
+            )
+        return self._optimizer
+
+    @property
+    def scaler(self) -> Any:
+        """Loss scaler of fp16 on CUDA, else None."""
+        return self.precision.scaler
+
+    @property
+    def lr_scheduler(self) -> LRSchedule:
+        """The learning rate by optimizer step."""
+        if self._lr_sched is None:
+            settings = self.settings
+            plan = SchedulePlan(
+                init_lr=settings.init_lr,
+                min_lr=settings.min_lr,
+                warmup_lr=settings.warmup_lr,
+                warmup_steps=settings.warmup_steps,
+                decay_rate=settings.lr_decay_rate,
+                total_steps=self.steps_per_epoch * settings.max_epoch,
+                steps_per_epoch=self.steps_per_epoch,
+            )
+            if plan.warmup_steps >= plan.total_steps > 0 and is_main_process():
+                logger.warning(
+                    "run.warmup_steps is %d, but the training has %d steps: it never reaches "
+                    "run.init_lr",
+                    plan.warmup_steps,
+                    plan.total_steps,
+                )
+            self._lr_sched = LRSchedule(self.optimizer, settings.lr_sched, plan)
+        return self._lr_sched
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps of an epoch."""
+        return count_steps(len(self.train_loader), self.settings.accum_grad_iters)
+
+    @property
+    def dataloaders(self) -> dict[str, DataLoader[dict[str, Any]]]:
+        """Loaders by split; ``train`` is missing when only evaluating."""
+        return self._dataloaders
+
+    @property
+    def evaluate_only(self) -> bool:
+        """Whether nothing is trained."""
+        return self.settings.evaluate
+
+    @property
+    def max_epoch(self) -> int:
+        """Number of epochs."""
+        return self.settings.max_epoch
+
+    @property
+    def valid_splits(self) -> tuple[str, ...]:
+        """Splits evaluated after each epoch."""
+        return self.settings.valid_splits
+
+    @property
+    def test_splits(self) -> tuple[str, ...]:
+        """Splits evaluated at the end; a run that only evaluates falls back on `valid_splits`."""
+        if self.evaluate_only and not self.settings.test_splits:
+            return self.settings.valid_splits
+        return self.settings.test_splits
+
+    @property
+    def train_splits(self) -> tuple[str, ...]:
+        """Splits that are trained on."""
+        return self.settings.train_splits
+
+    # --- run directory ------------------------------------------------------------------------
+
+    def setup_output_dir(self) -> None:
+        """Makes the run directory and tells LAVIS where it is."""
+        self.directory: RunDirectory = create_run_directory(self.settings.output_dir)
+        self.output_dir = self.directory.root
+        self.result_dir = self.directory.result
+        # not register_path, which refuses the second runner of a process
+        registry.mapping["paths"]["output_dir"] = str(self.output_dir)
+        registry.mapping["paths"]["result_dir"] = str(self.result_dir)
+        self.log = RunLog(self.directory.log, visible=is_main_process())
+        self.log_config()
+
+    def log_config(self) -> None:
+        """Writes the configuration, everything resolved."""
+        if is_main_process():
+            config = OmegaConf.create(self.config.config)
+            text = OmegaConf.to_yaml(config, resolve=True)
+            self.directory.config.write_text(text, encoding="utf-8")
+
+    def log_stats(self, stats: Any, split_name: str) -> None:
+        """Writes results as one line of JSON to the log file."""
+        if isinstance(stats, Mapping):
+            named = {f"{split_name}_{key}": value for key, value in stats.items()}
+            self.log.file_only(json.dumps(named, default=str))
+
+    def _facts(self) -> dict[str, str]:
+        """Returns what checkpoints say about the run."""
+        scale = self.config.config.get("scale")
+        return {"scale": str(scale), "run": self.output_dir.name}
+
+    # --- training -----------------------------------------------------------------------------
+
+    def train(self) -> None:
+        """Trains for ``max_epoch`` epochs with validation after each, then runs the test splits.
+
+        Raises:
+            NonFiniteError: If a loss or gradient is not finite.
+        """
+        with self._logging():
+            if self.evaluate_only:
+                for split in self.valid_splits:
+                    if split not in self.test_splits:
+                        self.eval_epoch(split, cur_epoch="given", skip_reload=True)
+            else:
+                self._train_epochs()
+            self.evaluate(skip_reload=self.evaluate_only)
+
+    def _train_epochs(self) -> None:
+        started = time.perf_counter()
+        self._introduce()
+        total_steps = self.steps_per_epoch * self.max_epoch
+        reporter = TrainingReporter(
+            self.directory, self.log, total_steps, self.max_epoch, is_main_process()
+        )
+        self._loop = TrainingLoop(
+            self.model,
+            self._train_step,
+            self.optimizer,
+            self.lr_scheduler,
+            self.precision,
+            reporter,
+            accumulate=self.settings.accum_grad_iters,
+            clip_grad_norm=self.settings.clip_grad_norm,
+            log_freq=self.settings.log_freq,
+        )
+        try:
+            for epoch in range(self.start_epoch, self.max_epoch):
+                self.log_stats(self.train_epoch(epoch), "train")
+                # before validation: nothing that happens there may cost the epoch
+                self.checkpoints.save_last(self._bare_model, self.state)
+                self._validate(epoch)
+        finally:
+            reporter.close()
+        if is_main_process():
+            logger.info("trained in %s", clock(time.perf_counter() - started))
+
+    def _introduce(self) -> None:
+        model: Any = self._bare_model
+        plan = self.lr_scheduler.plan
+        if not is_main_process():
+            return
+        logger.info("run directory: %s", self.output_dir)
+        if hasattr(model, "describe_trainable"):
+            logger.info("%s", model.describe_trainable())
+        logger.info("%s", describe_plan(self.train_loader))
+        logger.info(
+            "%d epochs of %d steps on %s, %d process(es), amp %s",
+            self.max_epoch,
+            plan.steps_per_epoch,
+            self.device,
+            get_world_size(),
+            self.precision.amp,
+        )
+
+    @property
+    def _bare_model(self) -> nn.Module:
+        return self.unwrap_dist_model(self.model)
+
+    def _train_step(self, model: nn.Module, samples: dict[str, Any]) -> Mapping[str, Any]:
+        output = self.task.train_step(model=model, samples=samples)
+        # LAVIS' own tasks return the loss alone
+        return {"loss": output} if isinstance(output, Tensor) else output
+
+    def train_epoch(self, epoch: int) -> dict[str, float]:
+        """Trains one epoch and returns the mean losses over all ranks."""
+        if self._loop is None:
+            raise RuntimeError("train_epoch belongs to train(); call that")
+        sampler: Any = self.train_loader.batch_sampler
+        sampler.set_epoch(epoch)
+        means = self._loop.run_epoch(self.train_loader, epoch).means()
+        self.state.epoch = epoch + 1
+        self.state.global_step = self._loop.global_step
+        return means
+
+    def _validate(self, epoch: int) -> None:
+        for number, split in enumerate(self.valid_splits):
+            result = self.eval_epoch(split, cur_epoch=epoch + 1, skip_reload=True) or {}
+            self._record_validation(split, result)
+            if number == 0 and self.state.take(result.get("agg_metrics")):
+                self.checkpoints.save_best(self._bare_model, self.state)
+                logger.info("epoch %d is the best so far", epoch + 1)
+        if self.valid_splits:
+            self.checkpoints.save_last(self._bare_model, self.state)
+
+    def _record_validation(self, split: str, result: Mapping[str, Any]) -> None:
+        self.log_stats(result, split)
+        if is_main_process():
+            numbers = {k: v for k, v in result.items() if isinstance(v, (int, float))}
+            self._validation.append(
+                {
+                    "epoch": self.state.epoch,
+                    "step": self.state.global_step,
+                    "split": split,
+                    **numbers,
+                }
+            )
+
+    # --- evaluation ---------------------------------------------------------------------------
+
+    def evaluate(self, cur_epoch: int | str = BEST, skip_reload: bool = False) -> dict[str, Any]:
+        """Evaluates the test splits.
+
+        Args:
+            cur_epoch: ``best`` loads this run's best checkpoint, else its last; anything else
+                only names the weights in the results.
+            skip_reload: Take the model's weights as they are.
+
+        Returns:
+            What the task makes of each split.
+        """
+        with self._logging():
+            if not self.test_splits:
+                return {}
+            source = "the weights that the run started from" if self.evaluate_only else "memory"
+            if cur_epoch == BEST and not skip_reload:
+                loaded = self.checkpoints.load_best(self._bare_model, self.device)
+                source = loaded.name if loaded is not None else source
+            results = {}
+            for split in self.test_splits:
+                results[split] = self.eval_epoch(split, cur_epoch, skip_reload=True, source=source)
+                self.log_stats(results[split], split)
+            return results
+
+    @torch.no_grad()
+    def eval_epoch(
+        self,
+        split_name: str,
+        cur_epoch: int | str,
+        skip_reload: bool = False,
+        source: str | None = None,
+    ) -> Any:
+        """Evaluates one split; the random state of training is the same afterwards.
+
+        Args:
+            split_name: A split of ``valid_splits`` or ``test_splits``.
+            cur_epoch: Names the weights in the results; ``best`` loads them.
+            skip_reload: Take the model's weights as they are.
+            source: Where the weights came from, kept with the results.
+
+        Returns:
+            What the task makes of it; with tasks of this package the same on every rank.
+        """
+        data = self._eval_split(split_name)
+        model = self._bare_model
+        if cur_epoch == BEST and not skip_reload:
+            self.checkpoints.load_best(model, self.device)
+        model.eval()
+        self.task.before_evaluation(model=model, dataset=data.dataset)
+        batches = Tracked(data.loader, f"evaluating {split_name}", visible=is_main_process())
+        with self._own_randomness(), self.precision.autocast():
+            rows = self.task.evaluation(model, batches, cuda_enabled=self.cuda_enabled)
+        if rows is None:
+            return None
+        return self.task.after_evaluation(
+            val_result=rows,
+            split_name=split_name,
+            epoch=cur_epoch,
+            expected=data.expected,
+            weights=source or f"epoch {cur_epoch}",
+        )
+
+    def _eval_split(self, name: str) -> EvalData:
+        if name not in self._eval:
+            known = ", ".join(self._eval) or "none"
+            raise ConfigError(
+                [f"split {name!r} is not in run.valid_splits or run.test_splits ({known})"]
+            )
+        return self._eval[name]
+
+    @contextlib.contextmanager
+    def _own_randomness(self) -> Iterator[None]:
+        """Same random numbers in every evaluation (hard negatives), none taken from training."""
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices):
+            torch.manual_seed(self.settings.seed + get_rank())
+            yield
+
+    @contextlib.contextmanager
+    def _logging(self) -> Iterator[None]:
+        with self.log.attached(), logging_redirect_tqdm():
+            try:
+                yield
+            except BaseException:
+                self.log.file_only(traceback.format_exc())
+                raise

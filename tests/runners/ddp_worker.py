@@ -1,0 +1,136 @@
+"""One process of a distributed test, started as a script: ``ddp_worker.py MODE OUTPUT_FOLDER``."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import tiny
+import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+
+from lavis_msmedcap.runners.loaders import train_loader
+from lavis_msmedcap.runners.nonfinite import NonFiniteError
+from lavis_msmedcap.runners.precision import Precision
+from lavis_msmedcap.runners.schedule import LRSchedule, SchedulePlan
+from lavis_msmedcap.runners.settings import RunSettings
+from lavis_msmedcap.runners.training_loop import TrainingLoop
+
+CPU = torch.device("cpu")
+DOMAINS = {"coco": "general", "roco": "medical"}
+
+
+def datasets() -> dict[str, dict[str, Any]]:
+    return {
+        name: {
+            "train": tiny.TinyDataset(name, domain, 16, "train", 1),
+            "val": tiny.TinyDataset(name, domain, 5, "val", 2),
+            "test": tiny.TinyDataset(name, domain, 3, "test", 3),
+        }
+        for name, domain in DOMAINS.items()
+    }
+
+
+def train_loop(batch_size: int, accumulate: int = 1, poison: str = "") -> dict[str, Any]:
+    """Two epochs of the plain loop; the joint run calls this too, in one process."""
+    model: Any = tiny.TinyModel(poison=poison)
+    if dist.is_initialized():
+        model = DistributedDataParallel(model, find_unused_parameters=True, broadcast_buffers=False)
+    bare = getattr(model, "module", model)
+    optimizer = torch.optim.SGD(bare.get_optimizer_params(weight_decay=0.0), lr=0.05)
+    schedule = LRSchedule(optimizer, "constant_lr", SchedulePlan(init_lr=0.05))
+    listener = tiny.Silent()
+    loop = TrainingLoop(
+        model,
+        lambda m, s: m(s),
+        optimizer,
+        schedule,
+        Precision("off", CPU),
+        listener,
+        accumulate=accumulate,
+        clip_grad_norm=1.0,
+        log_freq=1,
+    )
+    settings = RunSettings(batch_size_train=batch_size, seed=5)
+    loader = train_loader(datasets(), DOMAINS, settings, CPU)
+    error = None
+    try:
+        for epoch in range(2):
+            loader.batch_sampler.set_epoch(epoch)
+            loop.run_epoch(loader, epoch)
+    except NonFiniteError as found:
+        error = {"message": str(found), "step": found.step, "image_ids": found.image_ids}
+    return {
+        "means": [means for _, means in listener.logs],
+        "norms": [report.grad_norm for report in listener.steps],
+        "images": [report.images for report in listener.steps],
+        "weights": {n: p.flatten().tolist() for n, p in bare.trainable_state_dict().items()},
+        "error": error,
+    }
+
+
+def whole_runs(folder: Path) -> dict[str, Any]:
+    """The registered runner with both tasks."""
+    from omegaconf import OmegaConf
+
+    from lavis_msmedcap.runners.runner_msmedcap import RunnerMSMedCap
+    from lavis_msmedcap.tasks.medical_captioning import MedicalCaptioningTask
+    from lavis_msmedcap.tasks.mixed_semantic_pretrain import MixedSemanticPretrainTask
+
+    found = {}
+    for name, task in (
+        ("pretrain", MixedSemanticPretrainTask()),
+        ("caption", MedicalCaptioningTask()),
+    ):
+        run = {
+            "output_dir": str(folder / name),
+            "max_epoch": 2,
+            "batch_size_train": 2,
+            "batch_size_eval": 2,
+            "init_lr": 0.05,
+            "log_freq": 2,
+            "device": "cpu",
+            "valid_splits": ["val"],
+            "test_splits": ["test"],
+        }
+        whole = OmegaConf.create({"scale": "demo", "model": {}, "datasets": {}, "run": run})
+        cfg = SimpleNamespace(
+            config=whole, run_cfg=whole.run, model_cfg=whole.model, datasets_cfg=whole.datasets
+        )
+        runner = RunnerMSMedCap(cfg, task, tiny.TinyModel(), datasets(), "job")
+        runner.train()
+        found[name] = {
+            "directory": str(runner.output_dir),
+            "best": runner.state.best_metric,
+            "weights": {
+                n: p.flatten().tolist()
+                for n, p in runner.unwrap_dist_model(runner.model).trainable_state_dict().items()
+            },
+        }
+    return found
+
+
+def main() -> None:
+    mode, folder = sys.argv[1], Path(sys.argv[2])
+    dist.init_process_group("gloo", init_method="env://")
+    if mode == "loop":
+        result = {
+            "plain": train_loop(4),
+            "accumulated": train_loop(2, accumulate=3),
+            "poisoned": train_loop(4, poison="roco_train_002"),
+        }
+    else:
+        result = whole_runs(folder)
+    rank = os.environ["RANK"]
+    (folder / f"rank{rank}.json").write_text(json.dumps(result))
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""Two processes must train as one does on the joint batch."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+import lavis_msmedcap
+
+WORKER = Path(__file__).with_name("ddp_worker.py")
+WORLD_SIZE = 2
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def start(mode: str, folder: Path, timeout: float) -> list[dict[str, Any]]:
+    """Runs the worker on all ranks and returns what each found."""
+    package = Path(lavis_msmedcap.__file__).parent.parent
+    environment = {
+        **os.environ,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(free_port()),
+        "WORLD_SIZE": str(WORLD_SIZE),
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join([str(package), os.environ.get("PYTHONPATH", "")]),
+    }
+    environment.pop("PYTHONSAFEPATH", None)  # the worker imports tiny.py beside it
+    processes = [
+        subprocess.Popen(
+            [sys.executable, str(WORKER), mode, str(folder)],
+            env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(WORLD_SIZE)
+    ]
+    try:
+        outputs = [process.communicate(timeout=timeout)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    for process, output in zip(processes, outputs):
+        assert process.returncode == 0, output
+    return [json.loads((folder / f"rank{r}.json").read_text()) for r in range(WORLD_SIZE)]
+
+
+@pytest.fixture(scope="module")
+def worker(tiny: ModuleType) -> ModuleType:
+    """The worker's functions, for the joint run in this process."""
+    sys.modules["tiny"] = tiny
+    try:
+        spec = importlib.util.spec_from_file_location("msmedcap_ddp_worker", WORKER)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    finally:
+        del sys.modules["tiny"]
+    return module
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    return start("loop", tmp_path_factory.mktemp("loop"), timeout=120)
+
+
+@pytest.mark.parametrize(
+    ("name", "joint"),
+    [("plain", {"batch_size": 8}), ("accumulated", {"batch_size": 4, "accumulate": 3})],
+)
+def test_two_processes_equal_the_joint_batch(
+    ranks: list[dict[str, Any]], worker: ModuleType, name: str, joint: dict[str, int]
+):
+    expected = worker.train_loop(**joint)
+    assert expected["error"] is None
+    for rank in ranks:
+        found = rank[name]
+        assert len(found["means"]) == len(expected["means"]) > 0
+        for ours, theirs in zip(found["means"], expected["means"]):
+            assert ours == pytest.approx(theirs, abs=1e-5)
+        assert found["norms"] == pytest.approx(expected["norms"], abs=1e-5)
+        assert found["images"] == expected["images"]
+        for parameter, values in expected["weights"].items():
+            assert found["weights"][parameter] == pytest.approx(values, abs=1e-6)
+    assert ranks[0][name]["weights"] == ranks[1][name]["weights"]
+
+
+def test_windows_mixed_domains_in_the_accumulated_run(worker: ModuleType):
+    """Else the test above would not show that a branch unused in the last batch is exchanged."""
+    means = worker.train_loop(batch_size=4, accumulate=3)["means"]
+    mixed = [m for m in means if "coco/sam/loss_lm" in m and "roco/sam/loss_lm" in m]
+    assert mixed
+
+
+def test_a_nan_on_one_rank_stops_all_with_the_same_message(ranks: list[dict[str, Any]]):
+    first, second = (rank["poisoned"]["error"] for rank in ranks)
+    assert first == second
+    assert "roco_train_002" in first["image_ids"]
+    assert len(first["image_ids"]) == 4  # only the batch of the rank at fault
+    assert ranks[0]["poisoned"]["weights"] == ranks[1]["poisoned"]["weights"]
+
+
+@pytest.mark.slow
+def test_whole_runs_on_two_processes(tmp_path: Path):
+    pytest.importorskip("lavis")
+    first, second = start("runs", tmp_path, timeout=300)
+    assert first == second
+    for name in ("pretrain", "caption"):
+        [directory] = (tmp_path / name).iterdir()
+        assert first[name]["directory"] == str(directory)
+        files = {path.name for path in directory.iterdir()}
+        assert {"config.yaml", "log.txt", "metrics.csv", "checkpoint_best.safetensors"} <= files
+        log = (directory / "log.txt").read_text()
+        assert log.count("epoch 1/2, step 2/") == 1
+    [caption] = (tmp_path / "caption").iterdir()
+    predictions = json.loads((caption / "result" / "predictions_val.json").read_text())
+    # five images per dataset on two ranks: one is evaluated twice and kept once
+    assert [p["image_id"] for p in predictions] == [
+        f"{name}_val_{index:03d}" for name in ("coco", "roco") for index in range(5)
+    ]
