@@ -10,13 +10,10 @@ from typing import Any
 
 from lavis_msmedcap.common.config_check import Key, MapOf, Node, Nullable, Section
 from lavis_msmedcap.datasets.records import DOMAINS, SPLITS
-from lavis_msmedcap.models.encoders.build import PRECISIONS
 from lavis_msmedcap.models.encoders.sam import TOKEN_LAYOUTS
+from lavis_msmedcap.models.weights import PRECISIONS
 from lavis_msmedcap.runners.schedule import SCHEDULES
 from lavis_msmedcap.runners.settings import AMP_MODES
-
-TOP_LEVEL = ("model", "datasets", "run", "scale", "scales")
-OVERLAY_LEVEL = ("model", "datasets", "run")
 
 COUNT = Key(int, minimum=1)
 PATH = Nullable(Key(str))
@@ -183,9 +180,7 @@ LR_SCHEDULES = tuple(SCHEDULES)
 
 # --- datasets: ---------------------------------------------------------------------------------
 
-PROCESSOR_NAME: dict[str, Node] = {
-    "name": Key(str, required=True, help="the registered processor")
-}
+PROCESSOR_NAME: dict[str, Node] = {"name": Key(str, required=True, help="the registered processor")}
 DATASET_KEYS: dict[str, Node] = {
     "type": Key(str),
     "data_type": Key(str, required=True, choices=("images",), help="always images"),

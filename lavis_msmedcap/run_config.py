@@ -1,33 +1,32 @@
 """From ``--cfg-path`` and ``--options`` to one checked configuration.
 
-    file ──▶ body ──scales[scale]──▶ ──options──▶ picks packaged defaults ──▶ merged ──▶ resolved ──▶ checked
+    file ─▶ body ─scales[scale]─▶ ─options─▶ picks packaged defaults ─▶ merged ─▶ resolved ─▶ check
 
 Precedence: packaged model and dataset defaults < the file's body < ``scales[scale]`` < options.
 """
 
 from __future__ import annotations
 
-import copy
 import importlib
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, ListConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import MarkedYAMLError, YAMLError
+from omegaconf import DictConfig, OmegaConf
 
-from lavis_msmedcap.common.config_check import describe_unknown, nearest, show
+from lavis_msmedcap.common.config_check import describe_unknown, show
 from lavis_msmedcap.common.errors import ConfigError
-from lavis_msmedcap.common.paths import PACKAGE_ROOT
 from lavis_msmedcap.run_options import parse_options
+from lavis_msmedcap.run_sources import Draft, find_config, merge, read_yaml
 
-TOP_LEVEL = ("model", "datasets", "run", "scale", "scales")
-OVERLAY_LEVEL = ("model", "datasets", "run")
-PAPER_SCALE = "paper"
+SECTIONS = ("model", "datasets", "run")
+TOP_LEVEL = (*SECTIONS, "scale", "scales")
+SCALES = {
+    "demo": "phantoms and miniature backbones; --options scale=paper is the paper",
+    "paper": "real data and published backbones; --options scale=demo is the demo",
+}
 
 logger = logging.getLogger(__name__)
 
@@ -83,10 +82,7 @@ class RunConfig:
         """Returns the line that says which scale runs."""
         if self.scale is None:
             return f"configuration: {self.source}"
-        if self.scale == PAPER_SCALE:
-            return "scale: paper — real data and published backbones; --options scale=demo is the demo"
-        what = "phantoms and miniature backbones" if self.scale == "demo" else "as the file says"
-        return f"scale: {self.scale} — {what}; --options scale=paper is the paper"
+        return f"scale: {self.scale} — {SCALES.get(self.scale, f'as {self.source} says')}"
 
     def pretty_print(self) -> None:
         """Logs the sections as LAVIS does."""
@@ -96,21 +92,6 @@ class RunConfig:
         for title, node in sections.items():
             plain = OmegaConf.to_container(node, resolve=True)
             logger.info("=====  %s  =====\n%s", title, json.dumps(plain, indent=4, sort_keys=True))
-
-
-@dataclass
-class Draft:
-    """A configuration on its way, with the problems found so far.
-
-    Attributes:
-        config: Nested dictionaries; interpolations unresolved until the last step.
-        user: What the file and the options say themselves, without packaged defaults.
-        problems: One sentence each.
-    """
-
-    config: dict[str, Any]
-    user: dict[str, Any] = field(default_factory=dict)
-    problems: list[str] = field(default_factory=list)
 
 
 def load_run_config(
@@ -128,7 +109,7 @@ def load_run_config(
     """
     config, problems = resolve_run_config(cfg_path, options, overrides)
     if problems:
-        raise ConfigError(problems, str(find_config(cfg_path)))
+        raise ConfigError(problems, str(config.source))
     from lavis.common.registry import registry
 
     registry.register("configuration", config)
@@ -138,7 +119,7 @@ def load_run_config(
 def resolve_run_config(
     cfg_path: str, options: Sequence[str] = (), overrides: Mapping[str, Any] | None = None
 ) -> tuple[RunConfig, list[str]]:
-    """Like `load_run_config`, but returns the problems instead of raising or registering.
+    """Like `load_run_config`, but returns the problems instead of raising, and registers nothing.
 
     Raises:
         ConfigError: If the file is not there or is not YAML, so that there is nothing to resolve.
@@ -146,217 +127,131 @@ def resolve_run_config(
     path = find_config(cfg_path)
     body = read_yaml(path)
     register_plugin()
+    # these need LAVIS' registry, which takes seconds to import: a wrong path is told before
     from lavis_msmedcap.run_checks import check_run_config, with_defaults
 
     option_tree, problems = parse_options(options)
-    draft = Draft(_tidy(body, path, problems), problems=problems)
+    draft = Draft(body, problems=problems)
+    _tidy(draft)
     _apply_scale(draft, merge(option_tree, overrides or {}))
-    draft.user = resolve(draft.config, draft.problems)
+    draft.user = draft.resolved()
     with_defaults(draft)
-    found_before = len(draft.problems)
-    draft.config = resolve(draft.config, draft.problems)
-    # an unresolved reference of the file shows again behind the merge: tell it once
-    draft.problems = list(dict.fromkeys(draft.problems[:found_before] + draft.problems[found_before:]))
+    draft.config = draft.resolved()
     draft.config = check_run_config(draft)
-    return RunConfig(OmegaConf.create(draft.config), path), list(dict.fromkeys(draft.problems))
+    return RunConfig(OmegaConf.create(draft.config), path), _distinct(draft.problems)
 
 
 def register_plugin() -> None:
-    """Makes sure that LAVIS' registry holds LAVIS' classes and ours."""
+    """Makes sure that LAVIS' registry holds LAVIS' classes and those of this package."""
     for module in ("lavis", "lavis.common.optims", "lavis.runners"):
         importlib.import_module(module)
-    importlib.import_module("lavis_msmedcap._autoload").register()
+    importlib.import_module("lavis_msmedcap._register").register()
 
 
-# --- files -------------------------------------------------------------------------------------
+def _distinct(problems: list[str]) -> list[str]:
+    """Leaves out repetitions, and problems that another one tells with more words."""
+    unique = list(dict.fromkeys(problems))
+    return [
+        problem
+        for problem in unique
+        if not any(other != problem and other.startswith(problem) for other in unique)
+    ]
 
 
-def packaged_configs() -> dict[str, Path]:
-    """Returns the run configurations that come with the package, by the path users write."""
-    found = {}
-    for root in (PACKAGE_ROOT.parent, PACKAGE_ROOT):
-        for path in sorted((root / "projects" / "msmedcap").rglob("*.yaml")):
-            found[path.relative_to(root).as_posix()] = path
-    return found
-
-
-def find_config(cfg_path: str) -> Path:
-    """Finds a run configuration: relative to the current directory, else among the packaged ones.
-
-    Raises:
-        ConfigError: If there is none, with the nearest packaged name.
-    """
-    path = Path(cfg_path).expanduser()
-    if path.is_file():
-        return path
-    packaged = packaged_configs()
-    if path.as_posix() in packaged:
-        return packaged[path.as_posix()]
-    if path.is_dir():
-        raise ConfigError([f"--cfg-path {cfg_path} is a folder; name a .yaml file in it"])
-    near = nearest(path.as_posix(), packaged)
-    hint = f"did you mean {near}?" if near else f"packaged: {', '.join(packaged) or 'none'}"
-    raise ConfigError(
-        [f"--cfg-path {cfg_path} does not exist in {Path.cwd()} nor in the package; {hint}"]
-    )
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Reads a YAML file into nested dictionaries, interpolations left as they are.
-
-    Raises:
-        ConfigError: Naming the line that is not YAML.
-    """
-    try:
-        config = OmegaConf.load(path)
-    except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        tab = " (indent with spaces, not tabs)" if "'\\t'" in str(error) else ""
-        raise ConfigError([f"{where}not YAML: {error.problem}{tab}"], str(path)) from error
-    except OmegaConfBaseException as error:
-        key = getattr(error, "full_key", None)
-        line = str(error).split("\n")[0]
-        raise ConfigError([f"{key}: {line}; write ${{name}} with both braces"], str(path)) from error
-    except (YAMLError, OSError, UnicodeDecodeError) as error:
-        raise ConfigError([f"cannot be read: {error}"], str(path)) from error
-    if not isinstance(config, DictConfig) or not config:
-        what = "is empty" if not config else "is not a mapping"
-        raise ConfigError([f"{what}; expected the keys model, datasets and run"], str(path))
-    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=False)
-    return plain
-
-
-# --- merging -----------------------------------------------------------------------------------
-
-
-def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a copy of ``base`` with ``over`` on top: mappings merge, all else is replaced."""
-    merged = {key: copy.deepcopy(value) for key, value in base.items()}
-    for key, value in over.items():
-        below = merged.get(key)
-        if isinstance(below, Mapping) and isinstance(value, Mapping):
-            merged[key] = merge(below, value)
-        else:
-            merged[key] = copy.deepcopy(value)
-    return merged
-
-
-def resolve(config: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
-    """Returns a copy with every ``${...}`` replaced; those that cannot be are reported, and null."""
-    return {str(k): v for k, v in _resolve(OmegaConf.create(dict(config)), "", problems).items()}
-
-
-def _resolve(node: Any, path: str, problems: list[str]) -> Any:
-    if not isinstance(node, (DictConfig, ListConfig)):
-        return node
-    is_map = isinstance(node, DictConfig)
-    result: dict[Any, Any] = {}
-    for key in list(node.keys()) if is_map else range(len(node)):
-        here = f"{path}.{key}" if path and is_map else f"{path}[{key}]" if not is_map else str(key)
-        try:
-            result[key] = _resolve(node[key], here, problems)
-        except OmegaConfBaseException as error:
-            problems.append(f"{here}: {str(error).splitlines()[0]}{_interpolation_cure(error)}")
-            result[key] = None
-    return result if is_map else list(result.values())
-
-
-def _interpolation_cure(error: OmegaConfBaseException) -> str:
-    if "Missing mandatory value" in str(error):
-        return "; replace ??? by a value"
-    return "; ${...} must name a key of this configuration, for example ${scale} or ${run.seed}"
-
-
-def _tidy(body: dict[str, Any], path: Path, problems: list[str]) -> dict[str, Any]:
+def _tidy(draft: Draft) -> None:
     """Reports what stands at the top level of a file by mistake, and leaves it out."""
-    for key in [key for key in body if key not in TOP_LEVEL]:
-        del body[key]
+    body, problems = draft.config, draft.problems
+    draft.config = {key: body[key] for key in TOP_LEVEL if key in body}
+    for key in body:
         if key == "preprocess":
             problems.append(
                 "preprocess: a run takes its processors from the datasets; move it to "
                 "datasets.<name>.vis_processor and text_processor"
             )
-        else:
-            problems.append(describe_unknown("the top-level key", str(key), TOP_LEVEL))
-    for key in ("model", "datasets", "run"):
-        if key not in body:
-            problems.append(f"{key}: is missing; the file needs model, datasets and run")
-        elif not isinstance(body[key], Mapping):
-            problems.append(f"{key} is {show(body[key])}; expected a mapping")
-        if not isinstance(body.get(key), Mapping):
-            body[key] = {}
-    for name, value in list(body["datasets"].items()):
-        if value is None:
-            problems.append(
-                f"datasets.{name} is empty; write 'datasets.{name}: {{}}' for its packaged "
-                "defaults, or take the line out"
-            )
-            body["datasets"][name] = {}
-    return body
+        elif key not in TOP_LEVEL:
+            problems.append(describe_unknown("top-level key", str(key), TOP_LEVEL))
+    for key in SECTIONS:
+        if key not in draft.config:
+            problems.append(f"{key}: is missing; a run needs {', '.join(SECTIONS)}")
+            draft.config[key] = {}
+            draft.incomplete.add(key)
+        _require_mapping(draft, key, key)
+    # behind --options null drops a dataset; in a file it is more likely meant as "defaults"
+    datasets = draft.config["datasets"]
+    for name in [name for name, value in datasets.items() if value is None]:
+        problems.append(
+            f"datasets.{name} is empty; write '{name}: {{}}' for its packaged defaults, or take "
+            "the line out"
+        )
+        del datasets[name]
+        draft.incomplete.add(f"datasets.{name}")
+
+
+def _require_mapping(draft: Draft, key: str, shown: str) -> None:
+    value = draft.config[key]
+    if not isinstance(value, Mapping):
+        draft.problems.append(f"{shown} is {show(value)}; expected a mapping")
+        draft.config[key] = {}
+        draft.incomplete.add(key)
 
 
 def _apply_scale(draft: Draft, options: dict[str, Any]) -> None:
-    """Puts the overlay of the chosen scale and the options over the body."""
-    body = draft.config
-    overlays = body.pop("scales", None)
-    options = dict(options)
+    """Puts the overlay of the chosen scale and then the options over the body."""
+    body = {key: value for key, value in draft.config.items() if key != "scales"}
+    overlay = _overlay(draft, options)
     if "scales" in options:
-        del options["scales"]
         draft.problems.append(
-            "--options scales.…: options win over every scale; set the key itself, "
-            "for example run.max_epoch=1"
+            "--options scales: options win over every scale, so set the key itself, for example "
+            "run.max_epoch=1"
         )
-    for key in [key for key in options if key not in TOP_LEVEL]:
-        del options[key]
-        draft.problems.append(f"--options {describe_unknown('key', key, TOP_LEVEL[:-1])}")
-    overlay = _overlay(draft, overlays, options)
-    draft.config = merge(merge(body, overlay), options)
-    # null drops a dataset, as it drops a branch; in the file itself it is more likely a mistake
+    for key in options:
+        if key not in TOP_LEVEL:
+            draft.problems.append(f"--options {describe_unknown('key', key, TOP_LEVEL[:-1])}")
+    known = {key: value for key, value in options.items() if key in (*SECTIONS, "scale")}
+    draft.config = merge(merge(body, overlay), known)
+    for key in SECTIONS:
+        _require_mapping(draft, key, f"--options: {key}")
     datasets = draft.config["datasets"]
-    if isinstance(datasets, Mapping):
-        draft.config["datasets"] = {k: v for k, v in datasets.items() if v is not None}
+    draft.config["datasets"] = {k: value for k, value in datasets.items() if value is not None}
 
 
-def _overlay(draft: Draft, overlays: Any, options: Mapping[str, Any]) -> dict[str, Any]:
-    body, problems = draft.config, draft.problems
-    if "scale" not in body:
+def _overlay(draft: Draft, options: dict[str, Any]) -> dict[str, Any]:
+    """Returns the settings of the chosen scale."""
+    overlays = draft.config.get("scales")
+    if "scale" not in draft.config:
         if "scale" in options:
-            problems.append(
-                "--options scale: this configuration has no scale to switch (its file has no "
-                "'scale:' key)"
-            )
+            draft.problems.append("--options scale: the file has no 'scale:' key to switch")
         if overlays is not None:
-            problems.append("scales: has no effect without 'scale:'; add for example 'scale: demo'")
+            draft.problems.append("scales: has no effect without 'scale:'; add 'scale: demo'")
         return {}
-    scale = options.get("scale", body["scale"])
-    if not isinstance(scale, str):
-        problems.append(f"scale is {show(scale)}; expected a name such as demo or paper")
-        return {}
+    scale = options.get("scale", draft.config["scale"])
+    known = overlays if isinstance(overlays, Mapping) else SCALES
+    if not isinstance(scale, str) or scale not in known:
+        draft.problems.append(describe_unknown("scale", str(scale), known))
+        # go on with one that is known, to find the other problems
+        scale = options["scale"] = next(iter(known))
     if overlays is None:
         return {}
     if not isinstance(overlays, Mapping):
-        problems.append(f"scales is {show(overlays)}; expected a mapping from scale to settings")
+        draft.problems.append(f"scales is {show(overlays)}; expected settings by scale")
         return {}
-    if scale not in overlays:
-        problems.append(describe_unknown("scale", scale, overlays))
-    chosen = overlays.get(scale) or {}
     for name, overlay in overlays.items():
-        problems += _overlay_problems(str(name), overlay)
-    return {k: v for k, v in chosen.items() if k in OVERLAY_LEVEL} if _is_map(chosen) else {}
+        draft.problems += _overlay_problems(f"scales.{name}", overlay)
+    chosen = overlays.get(scale)
+    if not isinstance(chosen, Mapping):
+        return {}
+    return {key: chosen[key] for key in SECTIONS if isinstance(chosen.get(key), Mapping)}
 
 
-def _overlay_problems(name: str, overlay: Any) -> list[str]:
+def _overlay_problems(path: str, overlay: Any) -> list[str]:
     if overlay is None:
         return []
-    if not _is_map(overlay):
-        return [f"scales.{name} is {show(overlay)}; expected a mapping with model, datasets or run"]
-    return [
-        describe_unknown(f"scales.{name}: key", str(key), OVERLAY_LEVEL)
-        for key in overlay
-        if key not in OVERLAY_LEVEL
-    ]
-
-
-def _is_map(value: Any) -> bool:
-    return isinstance(value, Mapping)
+    if not isinstance(overlay, Mapping):
+        return [f"{path} is {show(overlay)}; expected a mapping with model, datasets or run"]
+    problems = []
+    for key, value in overlay.items():
+        if key not in SECTIONS:
+            problems.append(describe_unknown(f"{path}: key", str(key), SECTIONS))
+        elif not isinstance(value, Mapping):
+            problems.append(f"{path}.{key} is {show(value)}; expected a mapping")
+    return problems

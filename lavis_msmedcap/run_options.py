@@ -105,19 +105,20 @@ def _parse_value(key: str, raw: str) -> tuple[Any, str | None]:
     """Reads a value as OmegaConf reads a dot list, and questions what was hardly meant."""
     text = raw.strip()
     if not text:
-        return None, f"{key} has no value; write {key}=null to clear it, {key}=VALUE to set it"
+        return None, f"{key} has no value; write {key}=VALUE, or {key}=null if nothing is meant"
     try:
         parsed = OmegaConf.from_dotlist([f"value={raw}"])
         value = OmegaConf.to_container(parsed, resolve=False)["value"]
     except (YAMLError, OmegaConfBaseException) as error:
-        reason = " ".join(str(error).split("\n")[0].split())
+        reason = getattr(error, "problem", None) or str(error).splitlines()[0]
         return None, f"{key}={raw}: not readable as YAML ({reason}); put the value in quotes"
     if isinstance(value, dict) and not text.startswith("{"):
         return None, (
             f"{key}={raw}: YAML reads this as a mapping because of ': '; for text write "
             f"'{key}=\"{text}\"', for a mapping '{key}={{{text}}}'"
         )
-    for name in _colon_names(value):
+    name = next(_colon_names(value), None)
+    if name is not None:
         return None, f"{key}={raw}: no value behind {name!r}; YAML wants a space after the colon"
     return value, None
 
@@ -139,7 +140,7 @@ def _insert(tree: dict[str, Any], key: str, value: Any) -> str | None:
             inner = tree[name] = {}
         if not isinstance(inner, dict):
             above = ".".join(parents[:depth])
-            return f"{key}: {above} was set to {inner!r} before, so it has no keys; keep one of them"
+            return f"{key}: {above} was set to {inner!r} before, so it has no keys; keep one"
         tree = inner
     tree[last] = value
     return None

@@ -150,6 +150,19 @@ def convert(config: Mapping[str, Any], schema: Schema) -> dict[str, Any]:
     }
 
 
+def known_part(config: Mapping[str, Any], section: Section) -> dict[str, Any]:
+    """Returns a copy without the keys that `check` calls unknown."""
+    part = {}
+    for key, value in config.items():
+        node = section.keys.get(key)
+        inner = node.of if isinstance(node, Nullable) else node
+        if isinstance(inner, Section) and isinstance(value, Mapping):
+            part[key] = known_part(value, inner)
+        elif node is not None or section.open:
+            part[key] = value
+    return part
+
+
 def describe_unknown(what: str, name: str, known: Collection[str]) -> str:
     """Says that a name is unknown, with the nearest known one, or all of them if none is near.
 
@@ -259,33 +272,35 @@ def _walk(schema: Schema, path: str) -> Iterator[tuple[str, str]]:
 
 
 def _check_key(value: Any, key: Key, path: str) -> list[str]:
-    fits, value = _fit(value, key.kinds)
+    fits, fitted = _fit(value, key.kinds)
     if not fits:
         return [f"{path} is {show(value)}; expected {_expected(key)}{_cure(value, key.kinds)}"]
     if isinstance(value, list) and key.items is not None:
         items = enumerate(value)
         return [line for i, item in items for line in _check_key(item, key.items, f"{path}[{i}]")]
-    if key.choices and value not in key.choices:
+    if key.choices and fitted not in key.choices:
         words = [str(choice) for choice in key.choices if not isinstance(choice, bool)]
-        near = nearest(str(value), words) if isinstance(value, str) else None
+        near = nearest(value, words) if isinstance(value, str) else None
         hint = f" (did you mean {near}?)" if near else ""
         return [f"{path} is {show(value)}; expected one of {', '.join(words)}{hint}"]
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return _check_range(value, key, path)
+    if isinstance(fitted, (int, float)) and not isinstance(fitted, bool):
+        expected = _out_of_range(fitted, key)
+        return [f"{path} is {show(value)}; expected {expected}"] if expected else []
     return []
 
 
-def _check_range(value: float, key: Key, path: str) -> list[str]:
+def _out_of_range(number: float, key: Key) -> str:
+    """Says what was expected of a number, nothing if it is in range."""
+    if not math.isfinite(number):
+        return "a finite number"
     bounds = []
-    if not math.isfinite(value):
-        return [f"{path} is {value}; expected a finite number"]
-    if key.minimum is not None and value < key.minimum:
+    if key.minimum is not None and number < key.minimum:
         bounds.append(f"at least {key.minimum:g}")
-    if key.above is not None and value <= key.above:
+    if key.above is not None and number <= key.above:
         bounds.append(f"more than {key.above:g}")
-    if key.maximum is not None and value > key.maximum:
+    if key.maximum is not None and number > key.maximum:
         bounds.append(f"at most {key.maximum:g}")
-    return [f"{path} is {show(value)}; expected {' and '.join(bounds)}"] if bounds else []
+    return " and ".join(bounds)
 
 
 def _fit(value: Any, kinds: tuple[type, ...]) -> tuple[bool, Any]:

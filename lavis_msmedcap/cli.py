@@ -1,0 +1,121 @@
+"""The ``msmedcap`` command.
+
+A subcommand is one entry of ``COMMANDS``: a name, a line of help, a function that adds arguments,
+and a function that runs. What a subcommand needs is imported when it runs, so that ``--help`` and
+``version`` answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import lavis_msmedcap
+from lavis_msmedcap import evaluate, train
+from lavis_msmedcap.common.errors import ConfigError
+from lavis_msmedcap.common.quiet import quiet_third_party
+
+
+@dataclass(frozen=True)
+class Command:
+    """A subcommand.
+
+    Attributes:
+        name: What the user types behind ``msmedcap``.
+        help: One line.
+        add_arguments: Adds its arguments to its parser.
+        run: Does the work; our own errors become one message and exit code 2.
+    """
+
+    name: str
+    help: str
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], None]
+
+
+def _train(args: argparse.Namespace) -> None:
+    train.run(args.cfg_path, args.options)
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    train.run(args.cfg_path, args.options, evaluate.OVERRIDES)
+
+
+def _add_phantom_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--root", type=Path, help="folder for it; default: in the cache")
+    parser.add_argument("--seed", type=int, default=0, help="other seeds give other images")
+
+
+def _phantom(args: argparse.Namespace) -> None:
+    from lavis_msmedcap.phantom import ensure_phantom
+
+    _write(f"{ensure_phantom(args.root, seed=args.seed)}\n")
+
+
+def _add_config_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("cfg_path", metavar="FILE", help="run configuration, YAML")
+    train.add_options_argument(parser)
+
+
+def _config(args: argparse.Namespace) -> None:
+    quiet_third_party()
+    from lavis_msmedcap.run_config import resolve_run_config
+
+    config, problems = resolve_run_config(args.cfg_path, args.options)
+    _write(f"# {config.banner()}\n# {config.source}, with all defaults and options\n")
+    _write(config.to_yaml())
+    if problems:
+        raise ConfigError(problems, str(config.source))
+    _write("# checked: no problems\n")
+
+
+def _no_arguments(_: argparse.ArgumentParser) -> None:
+    pass
+
+
+def _version(_: argparse.Namespace) -> None:
+    _write(f"lavis_msmedcap {lavis_msmedcap.__version__}\n")
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+
+
+COMMANDS = (
+    Command("train", "train a model from a YAML file", train.add_run_arguments, _train),
+    Command("evaluate", "evaluate a trained model", train.add_run_arguments, _evaluate),
+    Command("phantom", "generate the phantom data sets", _add_phantom_arguments, _phantom),
+    Command("config", "print a resolved configuration, checked", _add_config_arguments, _config),
+    Command("version", "print the version", _no_arguments, _version),
+)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Makes the parser with all subcommands."""
+    parser = argparse.ArgumentParser("msmedcap", description="Medical image captioning for LAVIS.")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for command in COMMANDS:
+        added = commands.add_parser(command.name, help=command.help, description=command.help)
+        command.add_arguments(added)
+        added.set_defaults(run=command.run)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a subcommand.
+
+    Args:
+        argv: Arguments; those of the command line if None.
+
+    Returns:
+        Exit code, see `train.guarded`.
+    """
+    args = build_parser().parse_args(argv)
+    return train.guarded(lambda: args.run(args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,123 @@
+"""Runs a checked configuration: process group, seeds, log, then task, datasets, model, runner."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import logging
+import os
+import random
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from lavis.common.logger import setup_logger
+from lavis.common.registry import registry
+
+from lavis_msmedcap.common.distributed import (
+    gather_objects,
+    get_rank,
+    get_world_size,
+    is_distributed,
+)
+from lavis_msmedcap.common.paths import resolve_path
+from lavis_msmedcap.run_checks import DEFAULT_RUNNER, is_own, registered
+from lavis_msmedcap.run_config import RunConfig
+from lavis_msmedcap.runners.precision import choose_device
+
+DEFAULT_SEED = 42
+# ranks wait for the first one while it makes phantoms or scores a test set
+TIMEOUT = datetime.timedelta(hours=24)
+
+logger = logging.getLogger(__name__)
+
+
+def launch(config: RunConfig) -> Any:
+    """Builds what a configuration names and trains it, or evaluates it if ``run.evaluate`` is set.
+
+    Args:
+        config: From `run_config.load_run_config`.
+
+    Returns:
+        What the runner's ``train`` or ``evaluate`` returns.
+    """
+    run = config.run_cfg
+    with process_group(run):
+        seed_everything(int(run.get("seed", DEFAULT_SEED)) + get_rank())
+        setup_logger()
+        logging.getLogger("lavis_msmedcap").setLevel(logging.INFO)
+        if get_rank() == 0:
+            logger.info("%s", config.banner())
+        runner = build_runner(config)
+        return runner.evaluate(skip_reload=True) if run.get("evaluate") else runner.train()
+
+
+def build_runner(config: RunConfig) -> Any:
+    """Builds task, datasets, model and runner, in this order."""
+    run = config.run_cfg
+    runner_cls: Any = registered("runner", run.get("runner", DEFAULT_RUNNER))
+    if not is_own(runner_cls):
+        _prepare_for_lavis(config)
+    task_cls: Any = registered("task", run.task)
+    task = task_cls.setup_task(cfg=config)
+    datasets = task.build_datasets(config)
+    model = task.build_model(config)
+    job_id = gather_objects([time.strftime("%Y%m%d-%H%M%S")])[0]
+    return runner_cls(cfg=config, job_id=job_id, task=task, model=model, datasets=datasets)
+
+
+def _prepare_for_lavis(config: RunConfig) -> None:
+    """Sets what LAVIS' own runners read, and saves them from two traps.
+
+    The traps: an output folder inside site-packages, and a second run in one process.
+    """
+    run = config.run_cfg
+    run.distributed = is_distributed()
+    run.rank, run.world_size = get_rank(), get_world_size()
+    run.gpu = int(os.environ.get("LOCAL_RANK", "0"))
+    run.device = choose_device(run.get("device", "auto")).type
+    if run.get("output_dir"):
+        run.output_dir = str(resolve_path(run.output_dir))
+    # the registry refuses to register a path twice
+    for name in ("result_dir", "output_dir"):
+        registry.mapping["paths"].pop(name, None)
+    if get_rank() == 0:
+        config.pretty_print()
+
+
+@contextlib.contextmanager
+def process_group(run: Any) -> Iterator[None]:
+    """Joins torchrun's process group for the length of a ``with`` block; alone, makes none.
+
+    Args:
+        run: The ``run:`` section.
+    """
+    started_by_torchrun = "RANK" in os.environ and "WORLD_SIZE" in os.environ
+    if started_by_torchrun:
+        device = choose_device(str(run.get("device", "auto")).lower())
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        dist.init_process_group(
+            backend="nccl" if device.type == "cuda" else "gloo",
+            init_method=run.get("dist_url", "env://"),
+            rank=int(os.environ["RANK"]),
+            world_size=int(os.environ["WORLD_SIZE"]),
+            timeout=TIMEOUT,
+        )
+    try:
+        yield
+    finally:
+        if started_by_torchrun:
+            dist.destroy_process_group()
+
+
+def seed_everything(seed: int) -> None:
+    """Seeds Python, NumPy and torch, and asks cuDNN for repeatable algorithms, as LAVIS does."""
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 - LAVIS and its processors draw from the global generator
+    torch.manual_seed(seed)
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True

@@ -1,0 +1,120 @@
+"""``python -m lavis.train --cfg-path FILE [--options key=value ...]``: one training run."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from lavis_msmedcap.common.errors import ConfigError, MSMedCapError
+from lavis_msmedcap.common.quiet import quiet_third_party
+
+EXIT_WRONG_INPUT = 2
+EXIT_INTERRUPTED = 130
+DEBUG = "LAVIS_MSMEDCAP_DEBUG"
+
+EXAMPLES = """
+examples:
+  python -m lavis.train    --cfg-path projects/msmedcap/pretrain_mixed.yaml
+  python -m lavis.train    --cfg-path projects/msmedcap/caption.yaml --options run.max_epoch=2
+  python -m lavis.evaluate --cfg-path projects/msmedcap/evaluate.yaml
+  python -m lavis.train    --cfg-path projects/msmedcap/pretrain_mixed.yaml \\
+                           --options scale=paper run.batch_size_train=4 model.branches.clip=null
+  torchrun --nproc_per_node=2 -m lavis.train --cfg-path projects/msmedcap/caption.yaml
+
+where settings come from, later ones win:
+  1. packaged defaults: configs/models/<arch>_<model_type>.yaml, configs/datasets/<name>/<type>.yaml
+  2. the file of --cfg-path (the current directory first, then the copy in the package)
+  3. its section scales.<scale>
+  4. --options
+The whole configuration is checked before anything is built, and all problems are told at once.
+'msmedcap config FILE' prints it with all defaults. LAVIS' own configurations run as well.
+
+environment:
+  LAVIS_MSMEDCAP_CACHE  folder for generated and downloaded data (default ~/.cache/lavis_msmedcap)
+  LAVIS_MSMEDCAP_DEBUG  1 shows the traceback of errors that are otherwise told in one message
+"""
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of LAVIS' ``train.py`` to a parser."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = EXAMPLES
+    parser.add_argument("--cfg-path", required=True, metavar="FILE", help="run configuration, YAML")
+    add_options_argument(parser)
+
+
+def add_options_argument(parser: argparse.ArgumentParser) -> None:
+    """Adds ``--options``; the words behind several of them count together."""
+    parser.add_argument(
+        "--options",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY=VALUE",
+        help="settings over those of the file, for example run.max_epoch=2 "
+        "run.test_splits=[val] model.branches.sam=null (also in LAVIS' form: run.max_epoch 2)",
+    )
+
+
+def run(cfg_path: str, options: Sequence[str], overrides: Mapping[str, Any] | None = None) -> None:
+    """Checks a configuration and runs it.
+
+    Args:
+        cfg_path: YAML file.
+        options: Words behind ``--options``.
+        overrides: Nested settings that win over everything.
+
+    Raises:
+        ConfigError: Before anything is built.
+    """
+    quiet_third_party()
+    # after the filter: these import LAVIS, which imports everything else
+    from lavis_msmedcap.run_config import load_run_config
+
+    config = load_run_config(cfg_path, options, overrides)
+    from lavis_msmedcap.launch import launch
+
+    launch(config)
+
+
+def guarded(action: Callable[[], None]) -> int:
+    """Runs something and turns our own errors into one message on stderr.
+
+    Returns:
+        Exit code: 0, 2 for wrong input, or 130 if interrupted from the keyboard.
+    """
+    try:
+        action()
+    except MSMedCapError as error:
+        if os.environ.get(DEBUG) == "1":
+            raise
+        # every rank finds the same problems in a configuration; one of them tells
+        if not isinstance(error, ConfigError) or os.environ.get("RANK", "0") == "0":
+            sys.stderr.write(f"error: {error}\n")
+        return EXIT_WRONG_INPUT
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        return EXIT_INTERRUPTED
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Trains as the arguments say.
+
+    Args:
+        argv: Arguments; those of the command line if None.
+
+    Returns:
+        Exit code, see `guarded`.
+    """
+    parser = argparse.ArgumentParser("lavis.train", description="Trains a model from a YAML file.")
+    add_run_arguments(parser)
+    args = parser.parse_args(argv)
+    return guarded(lambda: run(args.cfg_path, args.options))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
