@@ -17,7 +17,7 @@ from lavis_msmedcap.imaging.read import read_image
 from lavis_msmedcap.imaging.views import make_clip_view, normalize_clip
 from lavis_msmedcap.models.encoders.eva_clip import EvaClipEncoder
 
-BATCH, STEPS, LEARNING_RATE = 64, 1200, 1e-3
+BATCH, STEPS, LEARNING_RATE = 64, 800, 1e-3
 TEXT_LENGTH = 40
 
 

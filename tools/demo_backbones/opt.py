@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from lavis_msmedcap.models.opt import build_opt, load_opt_tokenizer
 
-BATCH, STEPS, LEARNING_RATE, MAX_LENGTH = 48, 2500, 2e-3, 128
+BATCH, STEPS, LEARNING_RATE, MAX_LENGTH = 48, 1600, 2e-3, 128
 SIZES = {
     "hidden_size": 160,
     "word_embed_proj_dim": 160,

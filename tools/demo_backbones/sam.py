@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from lavis_msmedcap.imaging.read import read_image
 from lavis_msmedcap.imaging.views import make_sam_view, normalize_sam
 
-BATCH, STEPS, LEARNING_RATE = 12, 900, 1e-3
+BATCH, STEPS, LEARNING_RATE = 12, 800, 1e-3
 MASK_SIZE = 64  # SAM's low-resolution masks: 4 x the feature map
 
 

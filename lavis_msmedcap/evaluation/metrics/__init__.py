@@ -1,1 +1,1 @@
-"""One file per metric family."""
+"""One file per metric family; each metric maps a `Corpus` to a `MetricResult`."""

@@ -4,7 +4,7 @@ The COCO scores are defined on the output of a Java tokenizer. `tokenize` gives 
 almost every caption without Java, so scores exist on every machine; each score sheet names the
 tokenizer it was made with. Three habits of the original matter for medical text and are kept:
 
-* brackets become the tokens ``-lrb-``, ``-rrb-``, ``-lsb-``, ``-rsb-``, ``-lcb-``, ``-rcb-`` and stay;
+* brackets stay, as the tokens ``-lrb-``, ``-rrb-``, ``-lsb-``, ``-rsb-``, ``-lcb-``, ``-rcb-``;
 * a decimal number stays whole, a unit stuck to it does not: ``3.5cm`` is ``3.5 cm``;
 * a missing space after a full stop glues two words: ``image.Arrow`` is ``image.arrow``.
 
@@ -16,6 +16,13 @@ from __future__ import annotations
 import re
 import unicodedata
 from functools import lru_cache
+
+from lavis_msmedcap.evaluation.metrics.ptb_words import (
+    ABBREVIATIONS,
+    CAPITALISED_ABBREVIATIONS,
+    NUMBER_ABBREVIATIONS,
+    SENTENCE_STARTERS,
+)
 
 TOKENIZER = "ptb-py"
 
@@ -70,18 +77,6 @@ _CHARACTERS = str.maketrans(
     }
 )
 
-# Abbreviations that keep their full stop anywhere, only when capitalised, or only before a number.
-_ABBREVIATIONS = """
-adj adm adv al ala alex apr ariz assn assoc atty aug ave bhd blvd brig bros calif capt cf cie cmdr
-co col colo comdr conn corp cos cpl ct dec dept det dr drs elec ens esq est etc ext feb fla fri ft
-ga gen gov govs hon inc insp intl invt jan jos jr jul jun kan ky lieut lt ltd maj mar md messrs mfg
-mich minn mo mon mont mr mrs ms mt mtg natl neb nev nov oct okla penn pfc ph plc pres prof profs pty
-pvt rd rep reps rev rt sen sens sep sept seq sfc sgt spc sq sr st ste supt supts sys tel tenn thu
-thurs tue tues univ va vs vt wed wis wisc wm wyo
-""".split()
-_CAPITALISED_ABBREVIATIONS = "Ark Az Del Ill La Mass Miss Ore Pa Tex Wash".split()
-_NUMBER_ABBREVIATIONS = "art ca fig figs no nos op pp prop".split()
-
 # Letters of all scripts with their combining marks, without superscripts, fractions and numerals.
 _L = (
     r"(?:[^\W\d_\u00b2\u00b3\u00b9\u00bc-\u00be\u2070-\u209f\u2150-\u218f\u2460-\u24ff\u2776-\u2793]"
@@ -105,10 +100,11 @@ _APOSTROPHE_RULES = (
     rf"(?i:o'clock|ma'am|qu'{_L}+)",
 )
 _ABBREVIATION_RULES = (
-    rf"(?i:{'|'.join(_ABBREVIATIONS)})\.",
-    rf"(?:{'|'.join(_CAPITALISED_ABBREVIATIONS)})\.",
-    rf"(?i:{'|'.join(_NUMBER_ABBREVIATIONS)})\.(?=[0-9])",
+    rf"(?i:{ABBREVIATIONS})\.",
+    rf"(?:{CAPITALISED_ABBREVIATIONS})\.",
+    rf"(?i:{NUMBER_ABBREVIATIONS})\.(?=[0-9])",
     r"(?i:[a-z](?:\.[a-z])*|ed\.d|ph\.d)\.",
+    rf"[0-9]*{_L}(?:{_A}|[-_])*\.(?=[,;:])",
 )
 _NUMBER_RULES = (
     r"[-+]?(?:[0-9]+(?:[.:,][0-9]+)*|(?:[.:,][0-9]+)+)",
@@ -144,12 +140,12 @@ _RULES = tuple(
         *_SIGN_RULES,
     )
 )
+_SENTENCE_STARTER = re.compile(SENTENCE_STARTERS)
+_INITIAL = re.compile(r"(?<![A-Za-z0-9.])[A-Za-z]\.$")
 _SIMPLE_WORD = re.compile(r"[A-Za-z][a-z]*")
-_CONTRACTION = re.compile(
-    rf"(?i)(?<=[a-z])n't(?![a-z])|(?<={_A})'(?:s|re|ve|d|ll|m)(?![a-z0-9])"
-)
+_CONTRACTION = re.compile(rf"(?i)(?<=[a-z])n't(?![a-z])|(?<={_A})'(?:s|re|ve|d|ll|m)(?![a-z0-9])")
 _ENTITY = re.compile("|".join(_ENTITIES))
-_OPEN_ABBREVIATION = re.compile(rf"(?i)(?<![a-z0-9])(?:{'|'.join(_NUMBER_ABBREVIATIONS)})\.$")
+_OPEN_ABBREVIATION = re.compile(rf"(?i)(?<![a-z0-9])(?:{NUMBER_ABBREVIATIONS})\.$")
 
 
 def sanitize(text: str) -> str:
@@ -173,19 +169,22 @@ def tokenize(text: str) -> str:
     pieces = text.translate(_CHARACTERS).split()
     tokens: list[str] = []
     for piece, following in zip(pieces, [*pieces[1:], ""]):
-        tokens += _tokenize_piece(piece, following[:1].isdecimal())
+        if following[:1].isdecimal() and _OPEN_ABBREVIATION.search(piece):
+            *head, last = _tokenize_piece(piece[:-1])
+            tokens += [*head, f"{last}."]
+        elif _SENTENCE_STARTER.fullmatch(following) and _INITIAL.search(piece):
+            tokens += _tokenize_piece(piece[:-1])
+        else:
+            tokens += _tokenize_piece(piece)
     return " ".join(tokens)
 
 
 @lru_cache(maxsize=65536)
-def _tokenize_piece(piece: str, before_number: bool) -> tuple[str, ...]:
-    """Tokenizes text without white space; ``Fig.`` keeps its stop only before a number."""
-    lowered = piece.lower()
+def _tokenize_piece(piece: str) -> tuple[str, ...]:
+    """Tokenizes text that holds no white space; most pieces of a corpus are met again and again."""
     if _SIMPLE_WORD.fullmatch(piece):
+        lowered = piece.lower()
         return tuple(_REWRITTEN.get(lowered, lowered).split())
-    if before_number and _OPEN_ABBREVIATION.search(piece):
-        *head, last = _tokenize_piece(piece[:-1], False)
-        return (*head, f"{last}.")
     tokens: list[str] = []
     for part in _CONTRACTION.sub(r" \g<0>", piece).split():
         tokens += _lex(part)
