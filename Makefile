@@ -24,7 +24,7 @@ setup: $(READY)  ## make the virtual environment (demo, test and lint do it by t
 # environment (some systems leave out ensurepip).
 $(READY): setup.py pyproject.toml lavis_msmedcap.pth
 	@fits='import sys, venv, ensurepip; sys.exit(not (3, 9) <= sys.version_info[:2] <= (3, 11))'; \
-	if ! $(RUN) -c "$$fits" 2>/dev/null; then \
+	if ! $(RUN) -c "$$fits" >/dev/null 2>&1; then \
 	  chosen=; \
 	  for candidate in $(or $(PYTHON),python3.11 python3.10 python3.9 python3 python); do \
 	    if "$$candidate" -c "$$fits" >/dev/null 2>&1; then chosen=$$candidate; break; fi; \

@@ -24,7 +24,7 @@ from lavis_msmedcap.common.distributed import (
     is_distributed,
 )
 from lavis_msmedcap.common.paths import resolve_path
-from lavis_msmedcap.run_checks import DEFAULT_RUNNER, is_own, registered
+from lavis_msmedcap.run_checks import DEFAULT_RUNNER, OWN_PACKAGE, is_own, registered
 from lavis_msmedcap.run_config import RunConfig
 from lavis_msmedcap.runners.precision import choose_device
 
@@ -48,9 +48,10 @@ def launch(config: RunConfig) -> Any:
     with process_group(run):
         seed_everything(int(run.get("seed", DEFAULT_SEED)) + get_rank())
         setup_logger()
-        logging.getLogger("lavis_msmedcap").setLevel(logging.INFO)
-        if get_rank() == 0:
-            logger.info("%s", config.banner())
+        # the root logger has its level already where somebody else set up logging
+        package = logging.getLogger(OWN_PACKAGE)
+        package.setLevel(logging.INFO if get_rank() == 0 else logging.WARNING)
+        logger.info("%s", config.banner())
         runner = build_runner(config)
         return runner.evaluate(skip_reload=True) if run.get("evaluate") else runner.train()
 

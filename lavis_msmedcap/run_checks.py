@@ -279,7 +279,7 @@ def _warn_of_likely_typos(run: Mapping[str, Any]) -> None:
     """A foreign task may read keys of its own, so an odd key there can only be a warning."""
     section = _run_section(run)
     for key in run:
-        near = nearest(key, section.keys)
+        near = nearest(str(key), section.keys, likeness=0.85)
         if section.open and key not in section.keys and near:
             logger.warning("run.%s is no key that LAVIS' own code reads; is it run.%s?", key, near)
 

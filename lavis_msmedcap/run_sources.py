@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,6 +61,8 @@ def packaged_configs() -> dict[str, Path]:
 def find_config(cfg_path: str) -> Path:
     """Finds a run configuration: relative to the current directory, else among the packaged ones.
 
+    ``lavis/projects/...`` is also found where LAVIS is installed.
+
     Raises:
         ConfigError: If there is none, with the nearest packaged name.
     """
@@ -69,6 +72,11 @@ def find_config(cfg_path: str) -> Path:
     packaged = packaged_configs()
     if path.as_posix() in packaged:
         return packaged[path.as_posix()]
+    host = importlib.util.find_spec("lavis")
+    if path.parts[:1] == ("lavis",) and host is not None and host.origin is not None:
+        shipped = Path(host.origin).parent.parent / path
+        if shipped.is_file():
+            return shipped
     if path.is_dir():
         raise ConfigError([f"--cfg-path {cfg_path} is a folder; name a .yaml file in it"])
     near = nearest(path.as_posix(), packaged)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from lavis_msmedcap.common.quiet import quiet_third_party
 
 EXIT_WRONG_INPUT = 2
 EXIT_INTERRUPTED = 130
+PATIENCE = 30.0  # seconds
 DEBUG = "LAVIS_MSMEDCAP_DEBUG"
 
 EXAMPLES = """
@@ -91,9 +93,11 @@ def guarded(action: Callable[[], None]) -> int:
     except MSMedCapError as error:
         if os.environ.get(DEBUG) == "1":
             raise
-        # every rank finds the same problems in a configuration; one of them tells
-        if not isinstance(error, ConfigError) or os.environ.get("RANK", "0") == "0":
-            sys.stderr.write(f"error: {error}\n")
+        if isinstance(error, ConfigError) and os.environ.get("RANK", "0") != "0":
+            # every rank finds the same problems in a configuration, and the first one tells them;
+            # torchrun ends the others then, but would also end the first if this one were faster
+            time.sleep(PATIENCE)
+        sys.stderr.write(f"error: {error}\n")
         return EXIT_WRONG_INPUT
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")

@@ -31,6 +31,8 @@ ENVIRONMENT = {
 }
 os.environ.update(ENVIRONMENT)
 
+pytest_plugins = ["tiny_models"]  # tests/support/tiny_models.py
+
 # A LAVIS runner registers them, and the registry refuses to do it a second time.
 RUN_PATHS = ("result_dir", "output_dir")
 LOOPBACK = ("127.", "::1", "localhost")

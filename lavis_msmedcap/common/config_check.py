@@ -176,9 +176,15 @@ def describe_unknown(what: str, name: str, known: Collection[str]) -> str:
     return f"{what} {name!r} is unknown; {cure}"
 
 
-def nearest(name: str, known: Collection[str]) -> str | None:
-    """Returns the known name that looks most like ``name``, None if none does."""
-    found = difflib.get_close_matches(str(name), sorted(map(str, known)), n=1, cutoff=0.6)
+def nearest(name: str, known: Collection[str], likeness: float = 0.6) -> str | None:
+    """Returns the known name that looks most like ``name``, None if none does.
+
+    Args:
+        name: The unknown name.
+        known: All known names.
+        likeness: How alike they must be, from 0 to 1.
+    """
+    found = difflib.get_close_matches(str(name), sorted(map(str, known)), n=1, cutoff=likeness)
     return found[0] if found else None
 
 

@@ -40,9 +40,9 @@ logger = logging.getLogger(__name__)
 
 def plain(config: Any) -> dict[str, Any]:
     """Turns an OmegaConf node into plain dictionaries and lists, interpolations resolved."""
-    if isinstance(config, Mapping):
-        return dict(config)
-    return cast("dict[str, Any]", OmegaConf.to_container(config, resolve=True))
+    if OmegaConf.is_config(config):
+        return cast("dict[str, Any]", OmegaConf.to_container(config, resolve=True))
+    return dict(config)
 
 
 class DualBranchModel(BaseModel):

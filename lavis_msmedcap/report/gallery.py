@@ -9,7 +9,7 @@ from lavis_msmedcap.report.text import escape, mark_caption
 from lavis_msmedcap.report.thumbnails import make_thumbnail
 
 _LEGEND = (
-    "<mark>Marked</mark> words of a caption also stand in a reference; "
+    "<mark>Marked</mark> words of a caption agree with a reference; "
     '<em class="other-side">a wavy line</em> means that the references name the other side.'
 )
 

@@ -85,7 +85,7 @@ def _score_row(name: str, group: GroupScores, names: Sequence[str]) -> str:
         str(group["n"]),
         *(_number(group["scores"].get(score)) for score in names),
         f"{text['distinct_rate']:.0%}",
-        f"{text['empty_rate']:.0%}",
+        f"{text['empty_rate']:.1%}",
         f"{text['mean_words']:.1f}",
         f"{text['mean_reference_words']:.1f}",
     ]

@@ -52,12 +52,11 @@ def select_examples(
     examples = [
         Example(item, scores.get((item["dataset"], item["image_id"]))) for item in predictions
     ]
-    # Equal scores keep the order of the predictions.
     ranked = sorted(
         (example for example in examples if example.score is not None),
         key=lambda example: float(example.score or 0.0),
     )
-    ends = min(_ENDS, max_examples // 7, len(ranked) // 2)
+    ends = min(_ENDS, max_examples // 7, len(ranked) // 8)
     sample = _dealt_by_dataset(examples, random.Random(seed))[: max_examples - 2 * ends]
     return Selection(sample, ranked[::-1][:ends], ranked[:ends])
 

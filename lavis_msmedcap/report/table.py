@@ -27,7 +27,7 @@ def format_scores(scores: ScoreSheet) -> str:
             str(group["n"]),
             *(_number(group["scores"].get(score)) for score in names),
             f"{group['text']['distinct_rate']:.0%}",
-            f"{group['text']['empty_rate']:.0%}",
+            f"{group['text']['empty_rate']:.1%}",
             f"{group['text']['mean_words']:.1f}",
         ]
         for name, group in groups

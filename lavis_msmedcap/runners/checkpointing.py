@@ -69,13 +69,24 @@ class Checkpoints:
         self._directory = directory
         self._facts = dict(facts)
 
+    def rehearse(self, model: nn.Module) -> None:
+        """Writes a checkpoint and removes it, so that a full disk shows before the training."""
+        path = self._directory.root / ".rehearsal.safetensors"
+        try:
+            self._save(path, model, TrainingState())
+        finally:
+            if is_main_process():
+                path.unlink(missing_ok=True)
+
     def save_last(self, model: nn.Module, state: TrainingState) -> None:
         """Writes the weights of the epoch that has just ended."""
         self._save(self._directory.checkpoint_last, model, state)
+        self._tell(self._directory.checkpoint_last, state)
 
     def save_best(self, model: nn.Module, state: TrainingState) -> None:
         """Writes the weights of the best epoch so far."""
         self._save(self._directory.checkpoint_best, model, state)
+        self._tell(self._directory.checkpoint_best, state)
 
     def load_best(self, model: Any, device: torch.device) -> Path | None:
         """Loads the best weights of the run, or the last ones if none are best.
@@ -98,5 +109,8 @@ class Checkpoints:
         if is_main_process():
             metadata = {**model.checkpoint_metadata(), **self._facts, **state.metadata()}
             save_checkpoint(path, model.trainable_state_dict(), metadata)
-            logger.info("%s written (epoch %d, step %d)", path.name, state.epoch, state.global_step)
         barrier()
+
+    @staticmethod
+    def _tell(path: Path, state: TrainingState) -> None:
+        logger.info("%s written (epoch %d, step %d)", path.name, state.epoch, state.global_step)

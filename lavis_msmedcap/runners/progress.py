@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 logger = logging.getLogger(__name__)
 
-BAR_FORMAT = "{desc}: {percentage:3.0f}%|{bar:20}| {n_fmt}/{total_fmt} {postfix}"
+BAR_FORMAT = "{desc}: {percentage:3.0f}%|{bar:20}| {n_fmt}/{total_fmt}{postfix}"
 RATE_WINDOW = 100
 LINE_EVERY_SECONDS = 30.0
 
@@ -98,7 +98,7 @@ class Bar:
         if self._bar is None:
             return
         if label is not None:
-            self._bar.set_description(label, refresh=False)
+            self._bar.set_description_str(label, refresh=False)
         self._bar.set_postfix_str(note, refresh=False)
         self._bar.update(1)
 

@@ -277,6 +277,7 @@ class RunnerMSMedCap(RunnerBase):
     def _train_epochs(self) -> None:
         started = time.perf_counter()
         self._introduce()
+        self.checkpoints.rehearse(self._bare_model)
         total_steps = self.steps_per_epoch * self.max_epoch
         reporter = TrainingReporter(
             self.directory, self.log, total_steps, self.max_epoch, is_main_process()

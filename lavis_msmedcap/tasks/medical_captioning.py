@@ -159,14 +159,16 @@ class MedicalCaptioningTask(MSMedCapTask):
         write_json(path, predictions)  # before scoring: hours of generation must not be lost
         logger.info("%s: %d captions written to %s", split, len(predictions), path)
         sheet = score_captions(predictions)
-        figures = phantom_figures(predictions) if self.phantom and len(predictions) > 1 else {}
+        reported = split == self.report_split
+        enough = self.phantom and len(predictions) > 1
+        figures = phantom_figures(predictions) if reported and enough else {}
         facts = {"split": split, "epoch": epoch, "decoding": asdict(self.decoding), **facts}
         facts.update({"phantom_figures": figures} if figures else {})
         write_json(result_dir / f"metrics_{split}.json", {**sheet, **facts})
         logger.info("scores of %s (epoch %s):\n%s", split, epoch, format_scores(sheet))
         if figures:
             logger.info("does the model look at the images?\n%s", format_figures(figures))
-        if split == self.report_split:
+        if reported:
             self._report(predictions, sheet, split, figures)
         scores = sheet["pooled"]["scores"]
         name, value = deciding_metric(scores)

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from torch import Tensor
 
 from lavis_msmedcap.common.errors import WeightsError
@@ -114,6 +116,13 @@ def test_trainable_set_is_the_papers(stage1_settings: dict[str, Any]) -> None:
     model.branch("sam").encoder.vit.pos_embed.requires_grad_(True)
     with pytest.raises(WeightsError, match=r"sam\.encoder\.vit\.pos_embed is trainable"):
         model.audit_trainable()
+
+
+def test_settings_of_an_omegaconf_node_go_into_the_checkpoint_as_json(
+    stage1_settings: dict[str, Any],
+) -> None:
+    model = build(OmegaConf.create(stage1_settings))
+    assert json.loads(model.checkpoint_metadata()["model"]) == stage1_settings
 
 
 def test_nothing_frozen_changes_in_training(

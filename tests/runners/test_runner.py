@@ -192,6 +192,22 @@ def test_the_best_epoch(
         assert torch.equal(dict(runner.model.named_parameters())[name], tensor)
 
 
+def test_a_checkpoint_that_cannot_be_written_shows_before_training(
+    tiny: ModuleType, tmp_path: Path
+):
+    class Unfit(tiny.TinyModel):  # type: ignore[name-defined]
+        def checkpoint_metadata(self) -> dict[str, str]:
+            raise TypeError("not JSON")
+
+    runner = make(tiny, tmp_path, model=Unfit())
+    before = runner.model.trainable_state_dict()
+    with pytest.raises(TypeError, match="not JSON"):
+        runner.train()
+    for name, value in before.items():
+        assert torch.equal(runner.model.trainable_state_dict()[name], value)
+    assert not (runner.output_dir / "metrics.csv").exists()
+
+
 def test_without_validation_and_test_there_is_still_a_checkpoint(tiny: ModuleType, tmp_path: Path):
     runner = make(tiny, tmp_path, valid_splits=[], test_splits=None)
     runner.train()
