@@ -286,8 +286,8 @@ def _warn_of_likely_typos(run: Mapping[str, Any]) -> None:
 
 def _sound_inputs(
     config: Mapping[str, Any], schema: Mapping[str, Node]
-) -> list[tuple[type, Mapping[str, Any], str]]:
-    """Returns the classes that can say what files they miss, each with its settings and key.
+) -> list[tuple[Any, Mapping[str, Any]]]:
+    """Returns the classes that can say what files they miss, each with its settings.
 
     Settings with a wrong type or a hole are left out: they are reported already, and the class
     could not read them.
@@ -297,7 +297,7 @@ def _sound_inputs(
         (registered("builder", name), settings, f"datasets.{name}")
         for name, settings in config["datasets"].items()
     ]
-    sound = []
+    sound: list[tuple[Any, Mapping[str, Any]]] = []
     for cls, settings, path in candidates:
         if cls is None or not hasattr(cls, "missing_inputs"):
             continue
@@ -309,5 +309,5 @@ def _sound_inputs(
         if not isinstance(settings, Mapping) or not isinstance(inner, Section):
             continue
         if not check(settings, inner.keys, path, unknown=False):
-            sound.append((cls, known_part(settings, inner), path))
+            sound.append((cls, known_part(settings, inner)))
     return sound

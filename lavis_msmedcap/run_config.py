@@ -225,16 +225,17 @@ def _overlay(draft: Draft, options: dict[str, Any]) -> dict[str, Any]:
             draft.problems.append("scales: has no effect without 'scale:'; add 'scale: demo'")
         return {}
     scale = options.get("scale", draft.config["scale"])
-    known = overlays if isinstance(overlays, Mapping) else SCALES
-    if not isinstance(scale, str) or scale not in known:
-        draft.problems.append(describe_unknown("scale", str(scale), known))
-        # go on with one that is known, to find the other problems
-        scale = options["scale"] = next(iter(known))
     if overlays is None:
+        if not isinstance(scale, str):
+            draft.problems.append(f"scale is {show(scale)}; expected a name such as demo or paper")
         return {}
-    if not isinstance(overlays, Mapping):
+    if not isinstance(overlays, Mapping) or not overlays:
         draft.problems.append(f"scales is {show(overlays)}; expected settings by scale")
         return {}
+    if not isinstance(scale, str) or scale not in overlays:
+        draft.problems.append(describe_unknown("scale", str(scale), overlays))
+        # go on with one that is known, to find the other problems
+        scale = options["scale"] = next(iter(overlays))
     for name, overlay in overlays.items():
         draft.problems += _overlay_problems(f"scales.{name}", overlay)
     chosen = overlays.get(scale)

@@ -46,9 +46,9 @@ def relation_problems(
     return problems
 
 
-def input_problems(parts: list[tuple[Any, Mapping[str, Any], str]]) -> list[str]:
+def input_problems(parts: list[tuple[Any, Mapping[str, Any]]]) -> list[str]:
     """Asks each class with ``missing_inputs(settings)`` for the files that it does not find."""
-    return [problem for cls, settings, _ in parts for problem in cls.missing_inputs(settings)]
+    return [problem for cls, settings in parts for problem in cls.missing_inputs(settings)]
 
 
 # --- run: --------------------------------------------------------------------------------------

@@ -23,7 +23,9 @@ class ConfigError(MSMedCapError, ValueError):
         where = f" in {source}" if source else ""
         count = len(self.problems)
         head = f"{count} problem{'s' if count != 1 else ''}{where}:"
-        super().__init__("\n".join([head, *(f"  {i}. {p}" for i, p in enumerate(self.problems, 1))]))
+        super().__init__(
+            "\n".join([head, *(f"  {i}. {p}" for i, p in enumerate(self.problems, 1))])
+        )
 
 
 class DataError(MSMedCapError, ValueError):

@@ -270,12 +270,13 @@ class MSMedCap(DualBranchModel):
         settings = plain(model_cfg)
         problems = missing_weights(settings, stage=2)
         llm = settings.get("llm", {})
-        for key in ("weights", "tokenizer"):
-            value = llm.get(key)
-            if value is not None and not resolve_path(value).exists():
+        for key, wanted in (("weights", "config.json"), ("tokenizer", "vocab.json")):
+            path = resolve_path(llm[key])
+            folder = path.parent if path.is_file() else path  # weights may be named file by file
+            if not (folder / wanted).is_file():
                 problems.append(
-                    f"model.llm.{key}: {resolve_path(value)} does not exist; put the Hugging Face "
-                    f"folder of OPT there or set model.llm.{key} to its path"
+                    f"model.llm.{key}: no {wanted} at {folder}; put the Hugging Face folder of OPT "
+                    f"there or set model.llm.{key} to its path"
                 )
         return problems + _missing_checkpoint(settings)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 from collections import deque
@@ -81,7 +82,7 @@ class Bar:
         keep: bool = True,
     ) -> None:
         stream = sys.stderr if stream is None else stream
-        self.shown = visible and stream.isatty()
+        self.shown = visible and can_show_bar(stream)
         self._bar: Any = None
         if self.shown:
             self._bar = tqdm(
@@ -106,6 +107,20 @@ class Bar:
         """Ends the bar."""
         if self._bar is not None:
             self._bar.close()
+
+
+def can_show_bar(stream: TextIO) -> bool:
+    """Tells whether a stream is a terminal that a bar fits on.
+
+    A pseudo-terminal without a size (a container that nobody looks at) has 0 rows; a bar would not
+    show there, and lines must take its place.
+    """
+    if not stream.isatty():
+        return False
+    try:
+        return os.get_terminal_size(stream.fileno()).lines > 1
+    except (OSError, ValueError):
+        return True
 
 
 class Tracked:

@@ -54,6 +54,7 @@ class TrainingReporter:
         self._images_seen = 0
         self._seconds = 0.0
         self._norms: list[float] = []
+        self._parts = ""
 
     def on_step(self, report: StepReport) -> None:
         """Moves the bar on."""
@@ -62,7 +63,7 @@ class TrainingReporter:
         if math.isfinite(report.grad_norm):
             self._norms.append(report.grad_norm)
         self._bar.advance(
-            f"{pace_note(self._pace)}, loss {report.loss:.4f}",
+            f"{pace_note(self._pace)}, loss {report.loss:.3f}{self._parts}",
             f"epoch {report.epoch + 1}/{self._max_epoch}",
         )
 
@@ -86,7 +87,9 @@ class TrainingReporter:
                 **means,
             }
         )
-        losses = ", ".join(f"{k} {v:.4f}" for k, v in means.items() if k.count("/") < 2)
+        shown = {name: mean for name, mean in means.items() if name.count("/") < 2}
+        losses = ", ".join(f"{name} {mean:.4f}" for name, mean in shown.items())
+        self._parts = "".join(f", {k} {v:.3f}" for k, v in shown.items() if k != TOTAL)
         line = (
             f"epoch {report.epoch + 1}/{self._max_epoch}, step {report.step}/{self._pace.total}: "
             f"{losses}, lr {report.lr:.3g}, {pace_note(self._pace)}"

@@ -28,6 +28,11 @@ class RunLog:
         self._visible = visible
         self._file: logging.Handler | None = None
 
+    @property
+    def is_attached(self) -> bool:
+        """Whether the file is being written."""
+        return self._file is not None
+
     @contextlib.contextmanager
     def attached(self) -> Iterator[None]:
         """Logs to the file inside the ``with`` block; inside itself it does nothing more."""

@@ -19,24 +19,18 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from lavis_msmedcap.common.distributed import get_rank, get_world_size, is_main_process
-from lavis_msmedcap.common.errors import ConfigError
+from lavis_msmedcap.common.distributed import get_world_size, is_main_process
 from lavis_msmedcap.runners.checkpointing import Checkpoints, TrainingState
 from lavis_msmedcap.runners.domains import check_domains, dataset_domains
-from lavis_msmedcap.runners.loaders import (
-    EvalData,
-    check_splits,
-    describe_plan,
-    eval_data,
-    train_loader,
-)
+from lavis_msmedcap.runners.evaluator import Evaluator
+from lavis_msmedcap.runners.loaders import check_splits, describe_plan, train_loader
 from lavis_msmedcap.runners.optimization import build_optimizer, count_steps
 from lavis_msmedcap.runners.precision import Precision, choose_device
-from lavis_msmedcap.runners.progress import Tracked, clock
+from lavis_msmedcap.runners.progress import clock
 from lavis_msmedcap.runners.reporter import TrainingReporter
 from lavis_msmedcap.runners.run_directory import RunDirectory, create_run_directory
 from lavis_msmedcap.runners.run_log import RunLog
-from lavis_msmedcap.runners.schedule import LRSchedule, SchedulePlan
+from lavis_msmedcap.runners.schedule import LRSchedule
 from lavis_msmedcap.runners.settings import RunSettings
 from lavis_msmedcap.runners.tables import CsvTable
 from lavis_msmedcap.runners.training_loop import TrainingLoop
@@ -78,24 +72,18 @@ class RunnerMSMedCap(RunnerBase):
     ) -> None:
         # everything that can be wrong is found before a run directory is made
         self.settings = RunSettings.from_run_cfg(cfg.run_cfg)
-        if cfg.run_cfg.get("resume_ckpt_path"):
-            raise ConfigError(
-                [
-                    "run.resume_ckpt_path: this version cannot take up an interrupted run; to "
-                    "start from its weights, set model.load_finetuned=true and model.finetuned to "
-                    "its run directory, and run.resume_ckpt_path=null"
-                ]
-            )
         device = choose_device(self.settings.device)
+        if device.type == "cuda":
+            torch.cuda.set_device(device)  # NCCL gathers objects by way of the current device
         check_splits(datasets, self.settings)
         domains = dataset_domains(datasets, cfg.datasets_cfg)
         check_domains(domains, getattr(model, "train_domains", None))
         loaders: dict[str, DataLoader[dict[str, Any]]] = {}
         if not self.settings.evaluate:
             loaders["train"] = train_loader(datasets, domains, self.settings, device)
-        splits = dict.fromkeys((*self.settings.valid_splits, *self.settings.test_splits))
-        self._eval = {name: eval_data(datasets, name, self.settings, device) for name in splits}
-        loaders.update({name: data.loader for name, data in self._eval.items() if name != "train"})
+        self._evaluator = Evaluator(task, datasets, self.settings, device)
+        for name, data in self._evaluator.splits.items():
+            loaders.setdefault(name, data.loader)
 
         super().__init__(cfg, task, model, datasets, job_id)
         self._device = device
@@ -127,8 +115,6 @@ class RunnerMSMedCap(RunnerBase):
     def model(self) -> nn.Module:
         """The model on its device, wrapped for several processes where it is trained by them."""
         if self._wrapped_model is None:
-            if self.device.type == "cuda":
-                torch.cuda.set_device(self.device)
             self._model = self._model.to(self.device)
             wrap = self.use_distributed and not self.evaluate_only
             self._wrapped_model = self._wrap(self._model) if wrap else self._model
@@ -140,7 +126,6 @@ class RunnerMSMedCap(RunnerBase):
             device_ids=[self.device.index] if self.device.type == "cuda" else None,
             # a medical batch leaves out the branches that do not train on medical images
             find_unused_parameters=True,
-            broadcast_buffers=False,  # constants only; DDP has sent them once at the start
         )
 
     def unwrap_dist_model(self, model: nn.Module) -> nn.Module:
@@ -169,16 +154,7 @@ class RunnerMSMedCap(RunnerBase):
     def lr_scheduler(self) -> LRSchedule:
         """The learning rate by optimizer step."""
         if self._lr_sched is None:
-            settings = self.settings
-            plan = SchedulePlan(
-                init_lr=settings.init_lr,
-                min_lr=settings.min_lr,
-                warmup_lr=settings.warmup_lr,
-                warmup_steps=settings.warmup_steps,
-                decay_rate=settings.lr_decay_rate,
-                total_steps=self.steps_per_epoch * settings.max_epoch,
-                steps_per_epoch=self.steps_per_epoch,
-            )
+            plan = self.settings.schedule_plan(self.steps_per_epoch)
             if plan.warmup_steps >= plan.total_steps > 0 and is_main_process():
                 logger.warning(
                     "run.warmup_steps is %d, but the training has %d steps: it never reaches "
@@ -186,7 +162,7 @@ class RunnerMSMedCap(RunnerBase):
                     plan.warmup_steps,
                     plan.total_steps,
                 )
-            self._lr_sched = LRSchedule(self.optimizer, settings.lr_sched, plan)
+            self._lr_sched = LRSchedule(self.optimizer, self.settings.lr_sched, plan)
         return self._lr_sched
 
     @property
@@ -254,8 +230,7 @@ class RunnerMSMedCap(RunnerBase):
 
     def _facts(self) -> dict[str, str]:
         """Returns what checkpoints say about the run."""
-        scale = self.config.config.get("scale")
-        return {"scale": str(scale), "run": self.output_dir.name}
+        return {"scale": self.config.config.get("scale") or "", "run": self.output_dir.name}
 
     # --- training -----------------------------------------------------------------------------
 
@@ -391,7 +366,6 @@ class RunnerMSMedCap(RunnerBase):
                 self.log_stats(results[split], split)
             return results
 
-    @torch.no_grad()
     def eval_epoch(
         self,
         split_name: str,
@@ -408,45 +382,18 @@ class RunnerMSMedCap(RunnerBase):
             source: Where the weights came from, kept with the results.
 
         Returns:
-            What the task makes of it; with tasks of this package the same on every rank.
+            What the task makes of it, the same on every rank.
         """
-        data = self._eval_split(split_name)
-        model = self._bare_model
         if cur_epoch == BEST and not skip_reload:
-            self.checkpoints.load_best(model, self.device)
-        model.eval()
-        self.task.before_evaluation(model=model, dataset=data.dataset)
-        batches = Tracked(data.loader, f"evaluating {split_name}", visible=is_main_process())
-        with self._own_randomness(), self.precision.autocast():
-            rows = self.task.evaluation(model, batches, cuda_enabled=self.cuda_enabled)
-        if rows is None:
-            return None
-        return self.task.after_evaluation(
-            val_result=rows,
-            split_name=split_name,
-            epoch=cur_epoch,
-            expected=data.expected,
-            weights=source or f"epoch {cur_epoch}",
-        )
-
-    def _eval_split(self, name: str) -> EvalData:
-        if name not in self._eval:
-            known = ", ".join(self._eval) or "none"
-            raise ConfigError(
-                [f"split {name!r} is not in run.valid_splits or run.test_splits ({known})"]
-            )
-        return self._eval[name]
-
-    @contextlib.contextmanager
-    def _own_randomness(self) -> Iterator[None]:
-        """Same random numbers in every evaluation (hard negatives), none taken from training."""
-        devices = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices):
-            torch.manual_seed(self.settings.seed + get_rank())
-            yield
+            self.checkpoints.load_best(self._bare_model, self.device)
+        weights = source or f"epoch {cur_epoch}"
+        return self._evaluator.run(self._bare_model, split_name, cur_epoch, weights, self.precision)
 
     @contextlib.contextmanager
     def _logging(self) -> Iterator[None]:
+        if self.log.is_attached:  # evaluate() within train()
+            yield
+            return
         with self.log.attached(), logging_redirect_tqdm():
             try:
                 yield

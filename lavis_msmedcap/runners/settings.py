@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from lavis_msmedcap.common.errors import ConfigError
-from lavis_msmedcap.runners.schedule import SCHEDULES
+from lavis_msmedcap.runners.schedule import SCHEDULES, SchedulePlan
 
 AMP_MODES = ("off", "bf16", "fp16")
 T = TypeVar("T")
@@ -110,8 +110,25 @@ class RunSettings:
             evaluate=bool(run_cfg.get("evaluate", cls.evaluate)),
             train_dataset_ratios=reader.ratios("train_dataset_ratios"),
         )
+        reader.refuse_resume()
         reader.finish()
         return settings
+
+    def schedule_plan(self, steps_per_epoch: int) -> SchedulePlan:
+        """Returns the numbers of the learning rate schedule.
+
+        Args:
+            steps_per_epoch: Optimizer steps of one epoch.
+        """
+        return SchedulePlan(
+            init_lr=self.init_lr,
+            min_lr=self.min_lr,
+            warmup_lr=self.warmup_lr,
+            warmup_steps=self.warmup_steps,
+            decay_rate=self.lr_decay_rate,
+            total_steps=steps_per_epoch * self.max_epoch,
+            steps_per_epoch=steps_per_epoch,
+        )
 
 
 class _Reader:
@@ -125,6 +142,15 @@ class _Reader:
         """Raises one error for everything found."""
         if self._problems:
             raise ConfigError(self._problems, "the run section")
+
+    def refuse_resume(self) -> None:
+        """Says that an interrupted run cannot be taken up, and what can be done instead."""
+        if self._cfg.get("resume_ckpt_path"):
+            self._problems.append(
+                "run.resume_ckpt_path: this version cannot take up an interrupted run; to start "
+                "from its weights, set model.load_finetuned=true and model.finetuned to its run "
+                "directory, and run.resume_ckpt_path=null"
+            )
 
     def get(self, key: str, convert: Callable[[Any], T], default: T) -> T:
         """Returns the converted value, or the default where the key is missing or null."""

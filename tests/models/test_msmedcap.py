@@ -184,3 +184,13 @@ def test_checkpoint_round_trip_and_wrong_model(
         model.load_checkpoint(str(stage1_run))
     with pytest.raises(WeightsError, match=r"Use model\.finetuned"):
         model.load_stage1(str(file))
+
+
+def test_llm_folder_without_its_files_is_listed(
+    stage2_settings: dict[str, Any], tmp_path: Path
+) -> None:
+    assert MSMedCap.missing_inputs(stage2_settings) == []
+    (tmp_path / "empty").mkdir()
+    stage2_settings["llm"] = {key: str(tmp_path / "empty") for key in ("weights", "tokenizer")}
+    problems = MSMedCap.missing_inputs(stage2_settings)
+    assert ["config.json" in problems[0], "vocab.json" in problems[1]] == [True, True]

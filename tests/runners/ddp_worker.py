@@ -40,7 +40,7 @@ def train_loop(batch_size: int, accumulate: int = 1, poison: str = "") -> dict[s
     """Two epochs of the plain loop; the joint run calls this too, in one process."""
     model: Any = tiny.TinyModel(poison=poison)
     if dist.is_initialized():
-        model = DistributedDataParallel(model, find_unused_parameters=True, broadcast_buffers=False)
+        model = DistributedDataParallel(model, find_unused_parameters=True)
     bare = getattr(model, "module", model)
     optimizer = torch.optim.SGD(bare.get_optimizer_params(weight_decay=0.0), lr=0.05)
     schedule = LRSchedule(optimizer, "constant_lr", SchedulePlan(init_lr=0.05))

@@ -117,7 +117,6 @@ def test_a_nan_on_one_rank_stops_all_with_the_same_message(ranks: list[dict[str,
 
 @pytest.mark.slow
 def test_whole_runs_on_two_processes(tmp_path: Path):
-    pytest.importorskip("lavis")
     first, second = start("runs", tmp_path, timeout=300)
     assert first == second
     for name in ("pretrain", "caption"):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,18 @@ def test_a_bar_shows_on_a_terminal_only():
     assert "0:05 left, loss 1.5" in terminal.getvalue()
     assert file.getvalue() == ""
     assert not Bar(2, "training", visible=False, stream=terminal).shown
+
+
+@pytest.mark.parametrize(("lines", "shown"), [(40, True), (0, False)])
+def test_a_terminal_without_rows_gets_lines(
+    monkeypatch: pytest.MonkeyPatch, lines: int, shown: bool
+):
+    class Sized(Terminal):
+        def fileno(self) -> int:
+            return 2
+
+    monkeypatch.setattr(progress.os, "get_terminal_size", lambda _: os.terminal_size((80, lines)))
+    assert progress.can_show_bar(Sized()) == shown
 
 
 def test_tracked_batches_speak_now_and_then(

@@ -13,19 +13,16 @@ from typing import Any
 
 import pytest
 import torch
+from lavis.common.registry import registry
 from omegaconf import OmegaConf
 
 from lavis_msmedcap.common.errors import ConfigError, DataError
 from lavis_msmedcap.models.checkpoints import read_checkpoint
 from lavis_msmedcap.runners.nonfinite import NonFiniteError
-
-lavis_registry = pytest.importorskip("lavis.common.registry")
-from lavis_msmedcap.runners.runner_msmedcap import RunnerMSMedCap  # noqa: E402
-from lavis_msmedcap.tasks._base import MSMedCapTask  # noqa: E402
-from lavis_msmedcap.tasks.medical_captioning import MedicalCaptioningTask  # noqa: E402
-from lavis_msmedcap.tasks.mixed_semantic_pretrain import MixedSemanticPretrainTask  # noqa: E402
-
-registry = lavis_registry.registry
+from lavis_msmedcap.runners.runner_msmedcap import RunnerMSMedCap
+from lavis_msmedcap.tasks._base import MSMedCapTask
+from lavis_msmedcap.tasks.medical_captioning import MedicalCaptioningTask
+from lavis_msmedcap.tasks.mixed_semantic_pretrain import MixedSemanticPretrainTask
 
 
 class ScriptedTask(MSMedCapTask):

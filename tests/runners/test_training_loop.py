@@ -10,7 +10,7 @@ from lavis_msmedcap.runners.nonfinite import NonFiniteError
 from lavis_msmedcap.runners.optimization import OptimizerError, build_optimizer, clip_gradients
 from lavis_msmedcap.runners.precision import Precision
 from lavis_msmedcap.runners.schedule import LRSchedule, SchedulePlan
-from lavis_msmedcap.runners.training_loop import TrainingLoop, to_device
+from lavis_msmedcap.runners.training_loop import FP16_PATIENCE, TrainingLoop, to_device
 
 CPU = torch.device("cpu")
 
@@ -212,3 +212,41 @@ def test_to_device_goes_into_nested_batches():
     assert moved["image"].is_meta
     assert moved["deep"]["x"][0].is_meta
     assert moved["names"] == ["a"]
+
+
+@pytest.mark.parametrize("clip", [None, 0.1])
+def test_loss_scaling_does_not_show_in_the_parameters(tiny: ModuleType, clip: float | None):
+    """The scaler of fp16, here in fp32 on a CPU: clipping must see unscaled gradients."""
+    data = tiny.TinyDataset("coco", "general", 16)
+    batches = [tiny.batch_of(data, list(range(i, i + 4))) for i in range(0, 16, 4)]
+    weights, norms = [], []
+    for scaled in (False, True):
+        model, listener = tiny.TinyModel(), tiny.Silent()
+        loop = make_loop(model, listener, sgd=True, accumulate=2, clip_grad_norm=clip)
+        if scaled:
+            loop.precision.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+        loop.run_epoch(batches, 0)
+        weights.append(model.trainable_state_dict())
+        norms.append([report.grad_norm for report in listener.steps])
+    assert norms[0] == pytest.approx(norms[1])
+    for name in weights[0]:
+        torch.testing.assert_close(weights[0][name], weights[1][name])
+
+
+def test_overflow_in_fp16_is_left_out_for_a_while_only(tiny: ModuleType):
+    model = tiny.TinyModel()
+    before = model.trainable_state_dict()
+    loop = make_loop(model, tiny.Silent())
+    loop.precision.scaler = torch.amp.GradScaler("cpu")
+
+    def step(m: Any, samples: Any) -> Any:
+        output = m(samples)
+        return {**output, "loss": InfiniteGradient.apply(output["loss"])}
+
+    loop.train_step = step
+    batch = tiny.batch_of(tiny.TinyDataset("roco", "medical", 2), [0, 1])
+    loop.run_epoch([batch] * FP16_PATIENCE, 0)
+    with pytest.raises(NonFiniteError, match="gradient is not finite"):
+        loop.run_epoch([batch], 1)
+    for name, value in before.items():
+        assert torch.equal(model.trainable_state_dict()[name], value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,12 @@ from common import Trainer, save_half, seed_everything
 from torch import Tensor
 from torch.nn import functional as F
 
-from lavis_msmedcap.models.opt import build_opt, load_opt_tokenizer
+from lavis_msmedcap.models.opt import build_opt, load_opt, load_opt_tokenizer
 
-BATCH, STEPS, LEARNING_RATE, MAX_LENGTH = 48, 1600, 2e-3, 128
+BATCH, MAX_LENGTH = 48, 128
+STEPS, LEARNING_RATE = 1600, 2e-3
+ANSWER_STEPS, ANSWER_LEARNING_RATE = 900, 1e-3
+ANSWER = " Answer:"
 SIZES = {
     "hidden_size": 160,
     "word_embed_proj_dim": 160,
@@ -47,12 +50,34 @@ def padded(rows: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
     return ids, torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in rows])
 
 
-def next_token_loss(model: Any, rows: Sequence[Sequence[int]], pad: int) -> Tensor:
-    """Mean cross-entropy per token."""
+def next_token_loss(
+    model: Any, rows: Sequence[Sequence[int]], pad: int, starts: Sequence[int] | None = None
+) -> Tensor:
+    """Mean cross-entropy per token, from position ``starts`` of each row on."""
     ids, mask = padded(rows, pad)
     logits = model(input_ids=ids, attention_mask=mask, return_dict=True).logits
-    targets = ids[:, 1:].masked_fill(mask[:, 1:] == 0, -100)
+    counted = mask == 1
+    if starts is not None:
+        counted = counted & (torch.arange(ids.shape[1]) >= torch.tensor(starts)[:, None])
+    targets = ids.masked_fill(~counted, -100)[:, 1:]
     return F.cross_entropy(logits[:, :-1].transpose(1, 2), targets)
+
+
+class SimilarLengths:
+    """Batches of documents of like length (less padding), in random order.
+
+    Args:
+        rows: Tokenised documents.
+    """
+
+    def __init__(self, rows: Sequence[Sequence[int]]) -> None:
+        self.rows = rows
+
+    def __iter__(self) -> Iterator[list[int]]:
+        noise = (torch.rand(len(self.rows)) * 12).tolist()
+        order = sorted(range(len(self.rows)), key=lambda i: len(self.rows[i]) + noise[i])
+        batches = [order[i : i + BATCH] for i in range(0, len(order) - BATCH, BATCH)]
+        return (batches[i] for i in torch.randperm(len(batches)).tolist())
 
 
 def train_opt(texts: Sequence[str], out: Path, seed: int) -> dict[str, Any]:
@@ -69,23 +94,14 @@ def train_opt(texts: Sequence[str], out: Path, seed: int) -> dict[str, Any]:
     model = build_opt(config)
     rows = token_rows(texts, tokenizer)
     train, held_out = rows[:-500], rows[-500:]
+    pad = tokenizer.pad_token_id
     trainer = Trainer(model, STEPS, LEARNING_RATE, "OPT")
-
-    class Batches:
-        def __iter__(self) -> Any:
-            # documents of like length together: less padding
-            noise = torch.rand(len(train)) * 12
-            order = sorted(range(len(train)), key=lambda i: len(train[i]) + noise[i].item())
-            batches = [order[i : i + BATCH] for i in range(0, len(order) - BATCH, BATCH)]
-            return (batches[i] for i in torch.randperm(len(batches)).tolist())
-
-    for batch in trainer.progress(Batches()):
-        trainer.step(next_token_loss(model, [train[i] for i in batch], tokenizer.pad_token_id))
+    for batch in trainer.progress(SimilarLengths(train)):
+        trainer.step(next_token_loss(model, [train[i] for i in batch], pad))
     model.eval()
     with torch.no_grad():
-        held_out_loss = next_token_loss(model, held_out, tokenizer.pad_token_id).item()
-    state = {name: value for name, value in model.state_dict().items() if name != "lm_head.weight"}
-    save_half(state, out / "opt/model.safetensors", "OPT, language model on phantom text")
+        held_out_loss = next_token_loss(model, held_out, pad).item()
+    save_opt(model, out)
     architecture = {**config, "architectures": ["OPTForCausalLM"], "torch_dtype": "float16"}
     (out / "opt/config.json").write_text(json.dumps(architecture, indent=2) + "\n")
     return {
@@ -96,3 +112,53 @@ def train_opt(texts: Sequence[str], out: Path, seed: int) -> dict[str, Any]:
         "held_out_loss_per_token": round(held_out_loss, 3),
         "parameters": sum(p.numel() for p in model.parameters()),
     }
+
+
+def train_answers(texts: Sequence[str], out: Path, seed: int) -> dict[str, Any]:
+    """Trains the saved OPT further, on answers alone: captions that follow notes and a question.
+
+    Notes are drawn at random, so that most of the language-model loss cannot be learned; leaving it
+    out is what teaches the small model to take facts such as the side from its context.
+
+    Args:
+        texts: Documents; those without an answer are left out, the last 500 are held out.
+        out: Assets folder with a trained ``opt/``.
+        seed: Random seed.
+    """
+    seed_everything(seed)
+    frozen, tokenizer = load_opt(out / "opt", out / "opt")
+    model = build_opt(frozen.config.to_dict())
+    model.load_state_dict(frozen.state_dict())
+    rows, starts = [], []
+    for text in texts:
+        notes, answer, _ = text.partition(ANSWER)
+        if answer:
+            rows += token_rows([text], tokenizer)
+            starts.append(len(token_rows([notes + answer], tokenizer)[0]))
+    pad = tokenizer.pad_token_id
+    trainer = Trainer(model, ANSWER_STEPS, ANSWER_LEARNING_RATE, "answers")
+
+    def loss_of(batch: Sequence[int]) -> Tensor:
+        return next_token_loss(model, [rows[i] for i in batch], pad, [starts[i] for i in batch])
+
+    with torch.no_grad():
+        before = loss_of(range(len(rows) - 500, len(rows))).item()
+    for batch in trainer.progress(SimilarLengths(rows[:-500])):
+        trainer.step(loss_of(batch))
+    model.eval()
+    with torch.no_grad():
+        after = loss_of(range(len(rows) - 500, len(rows))).item()
+    save_opt(model, out)
+    return {
+        "documents": len(rows) - 500,
+        "steps": ANSWER_STEPS,
+        "batch": BATCH,
+        "seconds": round(trainer.seconds),
+        "held_out_loss_per_answer_token": [round(before, 3), round(after, 3)],
+    }
+
+
+def save_opt(model: Any, out: Path) -> None:
+    """Saves the weights without the tied head, in float16."""
+    state = {name: value for name, value in model.state_dict().items() if name != "lm_head.weight"}
+    save_half(state, out / "opt/model.safetensors", "OPT, language model on phantom text")

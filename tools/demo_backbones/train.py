@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 from clip import train_clip
-from opt import train_opt
+from opt import train_answers, train_opt
 from sam import train_sam
 from vocabularies import train_bpe, train_wordpiece
 
@@ -28,7 +28,7 @@ SEED = 1000  # run configurations use phantoms of seed 0: no backbone has seen t
 SIZES = PhantomSizes(
     coco_train=6000, coco_val=0, roco_train=4000, roco_validation=0, roco_test=0, medicat=0
 )
-PARTS = ("vocabularies", "clip", "sam", "opt")
+PARTS = ("vocabularies", "clip", "sam", "opt", "answers")
 
 
 def clean(text: str) -> str:
@@ -74,6 +74,8 @@ def train(out: Path, parts: list[str]) -> dict[str, Any]:
         figures["sam"] = train_sam(mask_pairs(root), out, branches["sam"]["encoder"], SEED)
     if "opt" in parts:
         figures["opt"] = train_opt(documents, out, SEED)
+    if "answers" in parts:
+        figures["answers"] = train_answers(documents, out, SEED)
     return figures
 
 
