@@ -45,6 +45,7 @@ demo: $(READY)  ## train both stages and evaluate, at demonstration scale on a C
 	$(RUN) -m lavis.train --cfg-path $(PROJECT)/pretrain_mixed.yaml
 	$(RUN) -m lavis.train --cfg-path $(PROJECT)/caption.yaml
 	$(RUN) -m lavis.evaluate --cfg-path $(PROJECT)/evaluate.yaml
+	$(RUN) -m lavis_msmedcap.evaluation.phantom_check output/msmedcap/evaluate
 	@echo "Report: $$(ls -t output/msmedcap/*/*/report.html | head -n 1)"
 
 test: lint  ## lint, types and tests, the installation tests included

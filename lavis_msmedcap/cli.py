@@ -67,6 +67,7 @@ def _config(args: argparse.Namespace) -> None:
     config, problems = resolve_run_config(args.cfg_path, args.options)
     _write(f"# {config.banner()}\n# {config.source}, with all defaults and options\n")
     _write(config.to_yaml())
+    _write("".join(f"# {note}\n" for note in config.notes))
     if problems:
         raise ConfigError(problems, str(config.source))
     _write("# checked: no problems\n")

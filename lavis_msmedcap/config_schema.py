@@ -73,6 +73,7 @@ QFORMER = Section(
         "intermediate_size": COUNT,
         "cross_attention_freq": COUNT,
         "dropout": Key(float, minimum=0, maximum=0.99),
+        "initializer_range": Key(float, minimum=0, maximum=1),
     },
     required=True,
     help="sizes and tokenizer of the Q-Formers",

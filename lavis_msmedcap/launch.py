@@ -51,7 +51,8 @@ def launch(config: RunConfig) -> Any:
         # the root logger has its level already where somebody else set up logging
         package = logging.getLogger(OWN_PACKAGE)
         package.setLevel(logging.INFO if get_rank() == 0 else logging.WARNING)
-        logger.info("%s", config.banner())
+        for line in (config.banner(), *config.notes):
+            logger.info("%s", line)
         runner = build_runner(config)
         return runner.evaluate(skip_reload=True) if run.get("evaluate") else runner.train()
 

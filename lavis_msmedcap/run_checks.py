@@ -37,6 +37,7 @@ from lavis_msmedcap.config_schema import (
     RUN_KEYS,
     declared_keys,
 )
+from lavis_msmedcap.run_recipe import fit_to_recipe
 from lavis_msmedcap.run_relations import input_problems, relation_problems
 from lavis_msmedcap.run_sources import Draft, merge, read_yaml
 
@@ -167,6 +168,8 @@ def check_run_config(draft: Draft) -> dict[str, Any]:
     config = convert(config, schema)
     _warn_of_likely_typos(config["run"])
     own = _own_parts(config) - draft.incomplete
+    if not draft.problems and {"model", "task", "runner"} <= own:
+        config, draft.notes = fit_to_recipe(config)
     draft.problems += relation_problems(config, draft.user, own, draft.incomplete)
     draft.problems += input_problems(_sound_inputs(config, schema))
     return config

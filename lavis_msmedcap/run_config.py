@@ -37,11 +37,13 @@ class RunConfig:
     Args:
         config: All sections, interpolations resolved.
         source: The file it came from.
+        notes: What the recipe of the run leaves out, one sentence each.
     """
 
-    def __init__(self, config: DictConfig, source: Path) -> None:
+    def __init__(self, config: DictConfig, source: Path, notes: Sequence[str] = ()) -> None:
         self.config = config
         self.source = source
+        self.notes = tuple(notes)
 
     @property
     def run_cfg(self) -> DictConfig:
@@ -138,7 +140,8 @@ def resolve_run_config(
     with_defaults(draft)
     draft.config = draft.resolved()
     draft.config = check_run_config(draft)
-    return RunConfig(OmegaConf.create(draft.config), path), _distinct(draft.problems)
+    resolved = RunConfig(OmegaConf.create(draft.config), path, draft.notes)
+    return resolved, _distinct(draft.problems)
 
 
 def register_plugin() -> None:

@@ -59,7 +59,7 @@ def _split_problems(config: Mapping[str, Any], own: Collection[str]) -> Iterator
     if not datasets:
         yield "datasets: is empty; name at least one dataset"
         return
-    available = {name: _splits_of(settings) for name, settings in datasets.items()}
+    available = {name: splits_of(settings) for name, settings in datasets.items()}
     known = {split for splits in available.values() for split in splits}
     # the names themselves are told already where the schema of the run section is ours
     named_well = SPLITS if {"task", "runner"} <= set(own) else None
@@ -75,7 +75,7 @@ def _split_problems(config: Mapping[str, Any], own: Collection[str]) -> Iterator
         yield "run.train_splits is empty, so there is nothing to train on; write [train]"
 
 
-def _splits_of(settings: Any) -> tuple[str, ...]:
+def splits_of(settings: Any) -> tuple[str, ...]:
     """Returns the splits that a dataset's settings ask for: a list, or those with annotations."""
     listed = _map(settings).get("splits")
     if isinstance(listed, list):
@@ -172,7 +172,7 @@ def _branch_problems(config: Mapping[str, Any], incomplete: Collection[str]) -> 
     run = config["run"]
     trains = run.get("task") == STAGE_1_TASK and run.get("evaluate") is not True
     trains = trains and not any(part.startswith("datasets") for part in incomplete)
-    for name, branch in _branches(config):
+    for name, branch in branches_of(config):
         path = f"model.branches.{name}"
         wanted = [domain for domain in _names(branch.get("train_on")) if domain in DOMAINS]
         # an empty list says so on purpose: the branch keeps its starting weights
@@ -205,7 +205,7 @@ def _view_problems(config: Mapping[str, Any]) -> Iterator[str]:
             if not str(_map(processor).get("name")).startswith(OWN_IMAGE_PROCESSORS):
                 continue
             path = f"datasets.{dataset}.vis_processor.{part}"
-            for branch_name, branch in _branches(config):
+            for branch_name, branch in branches_of(config):
                 key = VIEW_KEYS.get(branch_name, "")
                 side = _map(branch.get("encoder")).get("image_size")
                 if side is not None and processor.get(key) != side:
@@ -216,7 +216,8 @@ def _view_problems(config: Mapping[str, Any]) -> Iterator[str]:
                     )
 
 
-def _branches(config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def branches_of(config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yields the branches that are not null."""
     for name, branch in _map(config["model"].get("branches")).items():
         if isinstance(branch, Mapping):
             yield str(name), branch

@@ -26,6 +26,7 @@ class Draft:
         config: Nested dictionaries; interpolations unresolved until the last step.
         user: What the file and the options say themselves, without packaged defaults, resolved.
         problems: One sentence each.
+        notes: One sentence for each thing that the recipe of the run leaves out.
         incomplete: Sections (``model``, ``datasets.roco``, ``run``) whose defaults or settings are
             lost to a problem already told, so that holes in them are no news.
         unresolved: Keys whose ``${...}`` is already told to be wrong; they are null.
@@ -34,6 +35,7 @@ class Draft:
     config: dict[str, Any]
     user: dict[str, Any] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     incomplete: set[str] = field(default_factory=set)
     unresolved: set[str] = field(default_factory=set)
 

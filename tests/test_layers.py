@@ -69,6 +69,7 @@ LAYERS = {
     "run_checks": 4,
     "run_config": 4,
     "run_options": 4,
+    "run_recipe": 4,
     "run_relations": 4,
     "run_sources": 4,
     "train": 4,

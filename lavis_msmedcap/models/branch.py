@@ -37,6 +37,7 @@ class QFormerSize:
         intermediate_size: Hidden width of the feed-forward parts.
         cross_attention_freq: Every how many blocks the queries attend to the image.
         dropout: Dropout of hidden states and attention.
+        initializer_range: Standard deviation of fresh weights; 0.02 suits BERT's width.
         max_position: Longest text.
     """
 
@@ -47,6 +48,7 @@ class QFormerSize:
     intermediate_size: int = 3072
     cross_attention_freq: int = 2
     dropout: float = 0.1
+    initializer_range: float = 0.02
     max_position: int = 512
 
 
@@ -67,6 +69,7 @@ def build_qformer(size: QFormerSize, encoder_width: int, num_query_token: int) -
         max_position_embeddings=size.max_position,
         hidden_dropout_prob=size.dropout,
         attention_probs_dropout_prob=size.dropout,
+        initializer_range=size.initializer_range,
         pad_token_id=0,
     )
     config.encoder_width = encoder_width

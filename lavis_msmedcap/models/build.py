@@ -23,6 +23,7 @@ QFORMER_SIZES = (
     "intermediate_size",
     "cross_attention_freq",
     "dropout",
+    "initializer_range",
 )
 
 logger = logging.getLogger(__name__)

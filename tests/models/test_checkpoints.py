@@ -16,6 +16,9 @@ def test_round_trip_is_bit_identical(tmp_path: Path) -> None:
     loaded, metadata = read_checkpoint(tmp_path / "c.safetensors")
     assert all(torch.equal(loaded[name], value) for name, value in state.items())
     assert metadata["epoch"] == "3"
+    (tmp_path / "plain").touch()
+    assert (tmp_path / "c.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
+    (tmp_path / "plain").unlink()
     assert [path.name for path in tmp_path.iterdir()] == ["c.safetensors"]
 
 

@@ -80,3 +80,4 @@ def save_half(state_dict: Mapping[str, Tensor], path: Path, note: str) -> None:
         for name, value in state_dict.items()
     }
     save_file(tensors, path, metadata={"format": "pt", "note": note})
+    path.chmod(0o644)  # safetensors writes for the owner alone

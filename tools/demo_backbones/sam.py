@@ -118,10 +118,19 @@ def mask_loss(logits: Tensor, overlap: Tensor, target: Tensor) -> tuple[Tensor, 
     return loss, iou.max()
 
 
+def grid_coordinates(side: int) -> Tensor:
+    """Returns row and column of each position of the feature map, float (2, side, side) in 0..1."""
+    steps = torch.linspace(0, 1, side)
+    return torch.stack(torch.meshgrid(steps, steps, indexing="ij"))
+
+
 def train_sam(
     pairs: Sequence[tuple[Path, Path]], out: Path, settings: dict[str, Any], seed: int
 ) -> dict[str, Any]:
     """Trains and saves SAM in the layout of published checkpoints; returns the figures.
+
+    Besides segmenting, each feature must tell its position (a linear head, thrown away): published
+    encoders know it from their masked-autoencoder start, and a prompt alone does not teach it.
 
     Args:
         pairs: Image and mask files; the last 200 are held out.
@@ -134,7 +143,9 @@ def train_sam(
     views, sizes, masks = load_masks(pairs, settings["image_size"])
     targets = F.interpolate(masks[:, None].float(), size=(MASK_SIZE, MASK_SIZE), mode="area")[:, 0]
     count = len(views) - 200
-    trainer = Trainer(sam, STEPS, LEARNING_RATE, "SAM")
+    locate = nn.Conv2d(settings["out_chans"], 2, kernel_size=1)
+    coordinates = grid_coordinates(settings["image_size"] // settings["patch_size"])
+    trainer = Trainer(nn.ModuleList([sam, locate]), STEPS, LEARNING_RATE, "SAM")
 
     def loss_of(rows: Tensor) -> tuple[Tensor, Tensor]:
         embeddings = sam.image_encoder(normalize_sam(views[rows], sizes[rows]))
@@ -142,7 +153,9 @@ def train_sam(
             mask_loss(*predict(sam, embedding[None], random_prompt(masks[row])), targets[row])
             for embedding, row in zip(embeddings, rows.tolist())
         ]
-        return torch.stack([r[0] for r in results]).mean(), torch.stack([r[1] for r in results])
+        located = F.mse_loss(locate(embeddings), coordinates.expand(len(rows), -1, -1, -1))
+        loss = torch.stack([r[0] for r in results]).mean() + 5 * located
+        return loss, torch.stack([r[1] for r in results])
 
     class Batches:
         def __iter__(self) -> Any:
