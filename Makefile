@@ -48,8 +48,8 @@ demo: $(READY)  ## train both stages and evaluate, at demonstration scale on a C
 	$(RUN) -m lavis_msmedcap.evaluation.phantom_check output/msmedcap/evaluate
 	@echo "Report: $$(ls -t output/msmedcap/*/*/report.html | head -n 1)"
 
-test: lint  ## lint, types and tests, the installation tests included
-	$(RUN) -m pytest -m 'not weights and (install or not slow)'
+test: lint  ## lint, types and tests, those of installation and of whole runs included
+	$(RUN) -m pytest -m 'not weights and (install or journey or not slow)'
 
 lint: $(READY)  ## ruff (rules and formatting) and mypy
 	$(RUN) -m ruff check .

@@ -68,9 +68,9 @@ class PluginFinder:
     def _execute_host(self, execute: "Execute", module: "ModuleType") -> None:
         # `python -m lavis.train` imports LAVIS, and its warnings come, before our first line runs.
         if not ENTRY_POINTS.keys().isdisjoint(getattr(sys, "orig_argv", ())):  # new in Python 3.10
-            from lavis_msmedcap.common.quiet import quiet_third_party
+            from lavis_msmedcap.common.startup import prepare_process
 
-            quiet_third_party()
+            prepare_process()
         execute(module)
         self.register_when_complete()
 

@@ -73,17 +73,22 @@ def choose_model_type(name: str, model_type: str | None, models: Mapping[str, An
         models: The model classes of the registry by name.
 
     Raises:
-        ConfigError: No such model, or a model that has no default type.
+        ConfigError: No such model, a model that has no default type, or no such type of ours.
     """
     if name not in models:
         near = difflib.get_close_matches(str(name), models, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else "."
         known = ", ".join(sorted(models))
         raise ConfigError([f"no model is registered as {name!r}{hint} Registered: {known}."])
-    chosen = model_type or getattr(models[name], "DEFAULT_MODEL_TYPE", None)
+    default = getattr(models[name], "DEFAULT_MODEL_TYPE", None)
+    chosen = model_type or default
+    types = getattr(models[name], "PRETRAINED_MODEL_CONFIG_DICT", {})
+    known = ", ".join(types) or "none"
     if chosen is None:
-        types = ", ".join(models[name].PRETRAINED_MODEL_CONFIG_DICT) or "none"
-        raise ConfigError([f"model {name!r} needs a model_type; it has: {types}"])
+        raise ConfigError([f"model {name!r} needs a model_type; it has: {known}"])
+    # only for models that have a default type, which are ours: LAVIS' CLIP knows unlisted types
+    if default is not None and chosen not in types:
+        raise ConfigError([f"model {name!r} has no model_type {chosen!r}; it has: {known}"])
     return str(chosen)
 
 

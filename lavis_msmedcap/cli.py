@@ -16,7 +16,7 @@ from pathlib import Path
 import lavis_msmedcap
 from lavis_msmedcap import evaluate, train
 from lavis_msmedcap.common.errors import ConfigError
-from lavis_msmedcap.common.quiet import quiet_third_party
+from lavis_msmedcap.common.startup import prepare_process
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def _add_config_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _config(args: argparse.Namespace) -> None:
-    quiet_third_party()
+    prepare_process()
     from lavis_msmedcap.run_config import resolve_run_config
 
     config, problems = resolve_run_config(args.cfg_path, args.options)

@@ -27,6 +27,7 @@ from lavis_msmedcap.common.paths import resolve_path
 from lavis_msmedcap.run_checks import DEFAULT_RUNNER, OWN_PACKAGE, is_own, registered
 from lavis_msmedcap.run_config import RunConfig
 from lavis_msmedcap.runners.precision import choose_device
+from lavis_msmedcap.runners.run_log import backlog
 
 DEFAULT_SEED = 42
 # ranks wait for the first one while it makes phantoms or scores a test set
@@ -51,9 +52,10 @@ def launch(config: RunConfig) -> Any:
         # the root logger has its level already where somebody else set up logging
         package = logging.getLogger(OWN_PACKAGE)
         package.setLevel(logging.INFO if get_rank() == 0 else logging.WARNING)
-        for line in (config.banner(), *config.notes):
-            logger.info("%s", line)
-        runner = build_runner(config)
+        with backlog():  # not before setup_logger, which does nothing where there is a handler
+            for line in (config.banner(), *config.notes):
+                logger.info("%s", line)
+            runner = build_runner(config)
         return runner.evaluate(skip_reload=True) if run.get("evaluate") else runner.train()
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from lavis_msmedcap.common.errors import ConfigError, MSMedCapError
-from lavis_msmedcap.common.quiet import quiet_third_party
+from lavis_msmedcap.common.startup import prepare_process
 
 EXIT_WRONG_INPUT = 2
 EXIT_INTERRUPTED = 130
@@ -72,7 +72,7 @@ def run(cfg_path: str, options: Sequence[str], overrides: Mapping[str, Any] | No
     Raises:
         ConfigError: Before anything is built.
     """
-    quiet_third_party()
+    prepare_process()
     # after the filter: these import LAVIS, which imports everything else
     from lavis_msmedcap.run_config import load_run_config
 

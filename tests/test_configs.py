@@ -10,6 +10,7 @@ from typing import Any
 import lavis
 import pytest
 import yaml
+from config_problems import other_problems
 from lavis.common.config import Config
 from lavis.common.registry import registry
 from omegaconf import OmegaConf
@@ -23,15 +24,6 @@ LAVIS_CONFIGS = sorted(
     path.relative_to(LAVIS_ROOT).as_posix()
     for path in (LAVIS_ROOT / "lavis" / "projects" / "blip2" / "train").glob("*.yaml")
 )
-# what a machine without the data, weights and GPU of a run is told, and nothing else may be told
-ABOUT_FILES = re.compile(
-    r"does not exist|no checkpoint at|no COCO |no ROCO |no captions at|no images at|no figures at"
-    r"|no MedICaT|MedICaT|sees no CUDA"
-)
-
-
-def other_problems(problems: list[str]) -> list[str]:
-    return [problem for problem in problems if not ABOUT_FILES.search(problem)]
 
 
 @pytest.mark.parametrize("scale", ["demo", "paper"])

@@ -1,72 +1,27 @@
 """Wheel and editable installation, each in a throw-away environment that borrows heavy packages.
 
-Nothing is downloaded: a `.pth` file adds links to the packages of the running interpreter, all but
-an installed copy of this package. The checkout is copied first, so that no build writes into it.
+Nothing is downloaded (see `environments`). The checkout is copied first, so that no build writes
+into it.
 """
 
 from __future__ import annotations
 
-import os
+import re
 import shutil
-import subprocess
 import sys
 import tarfile
 import zipfile
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from environments import FINDER_IN_PLACE, HOOK, ROOT, Environment, make_environment, run
+from PIL import Image
 
 pytestmark = [pytest.mark.slow, pytest.mark.install]
 
-ROOT = Path(__file__).resolve().parent.parent
-HOOK = "lavis_msmedcap.pth"
 PIP = ("-m", "pip", "--disable-pip-version-check")
 BUILD = ("--no-deps", "--no-build-isolation", "--no-index", "--quiet")
-FINDER_IN_PLACE = "import sys; print(type(sys.meta_path[0]).__name__)"
-
-
-@dataclass(frozen=True)
-class Environment:
-    """A virtual environment.
-
-    Attributes:
-        python: Its interpreter.
-        site_packages: Where it installs to.
-        outside: A working directory from which the checkout cannot be imported.
-    """
-
-    python: Path
-    site_packages: Path
-    outside: Path
-
-    def run(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        return run(self.python, *arguments, cwd=self.outside, **variables)
-
-    def output(self, *arguments: str, **variables: str) -> str:
-        done = self.run(*arguments, **variables)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout.strip()
-
-    def ours(self) -> list[str]:
-        """Names of this package's entries among the installed ones."""
-        return sorted(path.name for path in self.site_packages.glob("*lavis_msmedcap*"))
-
-
-def run(
-    program: Path, *arguments: str, cwd: Path, **variables: str
-) -> subprocess.CompletedProcess[str]:
-    environ = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
-    environ.pop("LAVIS_MSMEDCAP_AUTOLOAD", None)
-    return subprocess.run(
-        [str(program), *arguments],
-        cwd=cwd,
-        env={**environ, **variables},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
+SMALL = ("run.max_epoch=1", "run.samples_per_epoch=64", "run.max_eval_samples=4")
 
 
 @pytest.fixture(scope="module")
@@ -99,33 +54,6 @@ def build_wheel(source: Path, target: Path) -> Path:
     assert done.returncode == 0, done.stdout + done.stderr
     (path,) = target.glob("*.whl")
     return path
-
-
-@pytest.fixture(scope="module")
-def borrowed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Links to all installed packages but this one."""
-    folder = tmp_path_factory.mktemp("borrowed")
-    for place in (Path(entry) for entry in sys.path):
-        if place.name in ("site-packages", "dist-packages"):
-            for path in place.iterdir():
-                link = folder / path.name
-                if "lavis_msmedcap" not in path.name and not link.exists():
-                    link.symlink_to(path)
-    return folder
-
-
-def make_environment(folder: Path, borrowed: Path) -> Environment:
-    done = run(
-        Path(sys.executable), "-m", "venv", "--without-pip", str(folder / "venv"), cwd=folder
-    )
-    assert done.returncode == 0, done.stderr
-    python = folder / "venv" / "bin" / "python"
-    where = "import sysconfig; print(sysconfig.get_path('purelib'))"
-    site_packages = Path(run(python, "-c", where, cwd=folder).stdout.strip())
-    (site_packages / "borrowed.pth").write_text(f"{borrowed}\n", encoding="utf-8")
-    environment = Environment(python, site_packages, folder)
-    assert environment.output("-c", FINDER_IN_PLACE) != "PluginFinder"
-    return environment
 
 
 def install(environment: Environment, mode: str, wheel: Path, checkout: Path) -> None:
@@ -214,6 +142,42 @@ def test_stock_lavis_lists_the_models(installed: Environment) -> None:
     assert done.returncode == 0, done.stderr
     for name in ("blip2_dual_qformer", "msmedcap"):
         assert f"\n{name} " in done.stdout
+
+
+# --- the uses that LAVIS' users know, none of which names this package -------------------------
+
+
+def test_stock_lavis_trains_from_a_packaged_configuration(
+    installed: Environment, tmp_path: Path
+) -> None:
+    config = "projects/msmedcap/pretrain_mixed.yaml"
+    assert not (tmp_path / config).exists()
+    arguments = ("-m", "lavis.train", "--cfg-path", config, "--options", *SMALL)
+    installed.output(*arguments, cwd=tmp_path)
+    (run_directory,) = (tmp_path / "output" / "msmedcap" / "pretrain_mixed").iterdir()
+    assert (run_directory / "checkpoint_best.safetensors").stat().st_size > 0
+
+
+def test_stock_lavis_loads_the_captioner_by_name(installed: Environment) -> None:
+    code = (
+        "from lavis.models import load_model_and_preprocess\n"
+        'model, vis, txt = load_model_and_preprocess("msmedcap")\n'
+        "print(type(model).__module__, type(vis['eval']).__name__, type(txt['eval']).__name__)"
+    )
+    assert installed.output("-c", code).splitlines()[-1] == (
+        "lavis_msmedcap.models.msmedcap MSMedCapImageEvalProcessor MSMedCapCaptionProcessor"
+    )
+
+
+def test_the_snippet_of_the_readme_runs(installed: Environment, tmp_path: Path) -> None:
+    Image.effect_noise((90, 70), 60).save(tmp_path / "image.png")
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    (snippet,) = (block for block in blocks if "image.png" in block)
+    assert "lavis_msmedcap" not in snippet
+    first = next(line for line in snippet.splitlines() if line.startswith("model.generate("))
+    code = f"{snippet}\ncaption, = {first}\nprint('caption:', caption)"
+    caption = installed.output("-c", code, cwd=tmp_path).splitlines()[-1]
+    assert len(caption.removeprefix("caption:").split()) > 1
 
 
 def test_run_configurations_are_found_from_anywhere(installed: Environment) -> None:

@@ -62,6 +62,12 @@ def test_a_model_without_default_type_names_its_types() -> None:
         _register.choose_model_type("blip_caption", None, MODELS)
 
 
+def test_an_unknown_type_of_ours_names_the_types() -> None:
+    with pytest.raises(ConfigError, match="'msmedcap' has no model_type 'demmo'; it has: demo"):
+        _register.choose_model_type("msmedcap", "demmo", MODELS)
+    assert _register.choose_model_type("blip_caption", "unlisted", MODELS) == "unlisted"
+
+
 def test_an_unknown_model_names_the_nearest() -> None:
     with pytest.raises(ConfigError) as caught:
         _register.choose_model_type("msmedcp", None, MODELS)

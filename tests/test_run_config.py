@@ -160,9 +160,9 @@ def test_a_dataset_added_by_an_option_gets_its_defaults(sound: Path, tmp_path: P
 
 
 def test_null_drops_a_branch_and_a_dataset(sound: Path) -> None:
-    resolved = load(sound, "model.branches.sam=null", "datasets.medicat=null")
-    assert resolved["model"]["branches"]["sam"] is None
-    assert resolved["model"]["branches"]["clip"]["num_query_token"] == 8
+    resolved = load(sound, "model.branches.clip=null", "datasets.medicat=null")
+    assert resolved["model"]["branches"]["clip"] is None
+    assert resolved["model"]["branches"]["sam"]["num_query_token"] == 8
     assert list(resolved["datasets"]) == ["coco2014_caption", "roco"]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
@@ -12,7 +13,7 @@ from lavis.models.base_model import BaseModel
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from lavis_msmedcap.common.errors import WeightsError
+from lavis_msmedcap.common.errors import ConfigError, WeightsError
 from lavis_msmedcap.imaging.views import (
     normalize_clip,
     normalize_sam,
@@ -206,6 +207,24 @@ class DualBranchModel(BaseModel):
         for parameter in trainable_parameters(self).values():
             groups[parameter.ndim < 2]["params"].append(parameter)
         return [group for group in groups if group["params"]]
+
+    # --- files ------------------------------------------------------------------------------------
+
+    @classmethod
+    @abstractmethod
+    def missing_inputs(cls, model_cfg: Mapping[str, Any]) -> list[str]:
+        """Lists the weights files that a configuration names and that are not there."""
+
+    @classmethod
+    def require_inputs(cls, settings: Mapping[str, Any]) -> None:
+        """Checks before anything is built that all files are there.
+
+        Raises:
+            ConfigError: Naming every file that is not.
+        """
+        problems = cls.missing_inputs(settings)
+        if problems:
+            raise ConfigError(problems, f"{settings.get('arch')} ({settings.get('model_type')})")
 
     # --- checkpoints ------------------------------------------------------------------------------
 

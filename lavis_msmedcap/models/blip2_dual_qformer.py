@@ -196,6 +196,7 @@ class Blip2DualQformer(DualBranchModel):
     def from_config(cls, cfg: Any) -> Blip2DualQformer:
         """Builds the model from the ``model:`` section of a configuration."""
         settings = plain(cfg)
+        cls.require_inputs(settings)
         tokenizer = load_text_tokenizer(settings["qformer"]["tokenizer"])
         size = qformer_size(settings["qformer"], len(tokenizer))
         chosen = active_branches(settings["branches"])

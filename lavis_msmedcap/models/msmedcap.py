@@ -235,6 +235,7 @@ class MSMedCap(DualBranchModel):
     def from_config(cls, cfg: Any) -> MSMedCap:
         """Builds the model from the ``model:`` section of a configuration."""
         settings = plain(cfg)
+        cls.require_inputs(settings)
         llm = settings["llm"]
         opt_model, opt_tokenizer = load_opt(
             resolve_path(llm["weights"]),

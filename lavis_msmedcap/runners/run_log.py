@@ -12,6 +12,40 @@ PACKAGE = "lavis_msmedcap"
 FORMAT = "%(asctime)s [%(levelname)s] %(message)s"
 
 
+class _Backlog(logging.Handler):
+    """Keeps what is logged before there is a run directory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+
+@contextlib.contextmanager
+def backlog() -> Iterator[None]:
+    """Keeps what is logged inside the ``with`` block until a `RunLog` writes it to its file.
+
+    Which data were read and which checkpoint was loaded is logged before the run has a directory.
+    """
+    handler = _Backlog()
+    logging.getLogger().addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(handler)
+
+
+def _take_backlog() -> list[logging.LogRecord]:
+    """Returns what `backlog` has kept, and ends its work."""
+    root = logging.getLogger()
+    handlers = [handler for handler in root.handlers if isinstance(handler, _Backlog)]
+    for handler in handlers:
+        root.removeHandler(handler)
+    return [record for handler in handlers for record in handler.records]
+
+
 class RunLog:
     """Writes what is logged during a run to a file, and takes its handlers away afterwards.
 
@@ -41,6 +75,7 @@ class RunLog:
         if self._file is not None:
             yield
             return
+        early = _take_backlog()
         if not self._visible:
             package.setLevel(logging.WARNING)
             try:
@@ -55,6 +90,8 @@ class RunLog:
         for handler in added:
             handler.setFormatter(logging.Formatter(FORMAT))
             root.addHandler(handler)
+        for record in early:
+            self._file.handle(record)
         if package.getEffectiveLevel() > logging.INFO:
             package.setLevel(logging.INFO)
         try:

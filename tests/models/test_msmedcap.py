@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lavis_msmedcap.common.errors import WeightsError
+from lavis_msmedcap.common.errors import ConfigError, WeightsError
 from lavis_msmedcap.models.blip2_dual_qformer import Blip2DualQformer
 from lavis_msmedcap.models.checkpoints import read_checkpoint, save_checkpoint
 from lavis_msmedcap.models.msmedcap import MSMedCap
@@ -78,9 +78,20 @@ def test_a_stage1_result_that_does_not_fit_is_an_error(
 
 def test_absent_stage1_names_the_cure(stage2_settings: dict[str, Any], tmp_path: Path) -> None:
     settings = {**stage2_settings, "stage1": str(tmp_path / "nothing")}
-    with pytest.raises(WeightsError, match="Run stage 1 first"):
+    with pytest.raises(ConfigError, match="Run stage 1 first"):
         build(settings)
     assert any("Run stage 1 first" in line for line in MSMedCap.missing_inputs(settings))
+
+
+def test_missing_files_are_told_together(stage2_settings: dict[str, Any], tmp_path: Path) -> None:
+    stage2_settings["llm"]["weights"] = str(tmp_path / "opt-2.7b")
+    stage2_settings["branches"]["clip"]["encoder"]["weights"] = str(tmp_path / "eva.pth")
+    with pytest.raises(ConfigError) as caught:
+        build(stage2_settings)
+    assert [p.split(":")[0] for p in caught.value.problems] == [
+        "model.branches.clip.encoder.weights",
+        "model.llm.weights",
+    ]
 
 
 def test_a_dropped_branch_leaves_its_stage1_keys_unused(

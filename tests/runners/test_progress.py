@@ -13,7 +13,7 @@ from lavis_msmedcap.runners.loss_meter import Sums
 from lavis_msmedcap.runners.progress import Bar, Pace, Tracked, clock
 from lavis_msmedcap.runners.reporter import TrainingReporter
 from lavis_msmedcap.runners.run_directory import RunDirectory
-from lavis_msmedcap.runners.run_log import RunLog
+from lavis_msmedcap.runners.run_log import RunLog, backlog
 from lavis_msmedcap.runners.training_loop import StepReport
 
 
@@ -104,6 +104,24 @@ def test_the_log_file_lasts_as_long_as_the_run(tmp_path: Path):
         "for the file",
     ]
     assert (list(logging.getLogger().handlers), package.level) == before
+
+
+def test_what_is_logged_before_the_run_has_a_directory_is_kept(tmp_path: Path):
+    package = logging.getLogger("lavis_msmedcap")
+    before = list(logging.getLogger().handlers)
+    log = RunLog(tmp_path / "log.txt", visible=True)
+    with backlog():
+        package.warning("early")
+        with log.attached():
+            package.warning("inside")
+        package.warning("outside")
+        with log.attached():
+            package.warning("inside again")
+    lines = (tmp_path / "log.txt").read_text().splitlines()
+    assert [line.split("] ")[-1] for line in lines] == ["early", "inside", "inside again"]
+    with backlog():
+        package.warning("for nobody")
+    assert list(logging.getLogger().handlers) == before
 
 
 def test_other_ranks_write_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from common import Trainer, save_half, seed_everything
 from PIL import Image
+from safetensors.torch import load_file
 from segment_anything.modeling import (
     ImageEncoderViT,
     MaskDecoder,
@@ -25,6 +26,8 @@ from lavis_msmedcap.imaging.read import read_image
 from lavis_msmedcap.imaging.views import make_sam_view, normalize_sam
 
 BATCH, STEPS, LEARNING_RATE = 12, 800, 1e-3
+DECODER_STEPS = 300
+FEATURE_SPREAD = 2.0
 MASK_SIZE = 64  # SAM's low-resolution masks: 4 x the feature map
 
 
@@ -124,6 +127,49 @@ def grid_coordinates(side: int) -> Tensor:
     return torch.stack(torch.meshgrid(steps, steps, indexing="ij"))
 
 
+class Segmentation:
+    """Images, masks and the loss of one training.
+
+    Args:
+        pairs: Image and mask files; the last 200 are held out.
+        side: Side of the SAM view in pixels.
+    """
+
+    def __init__(self, pairs: Sequence[tuple[Path, Path]], side: int) -> None:
+        self.views, self.sizes, self.masks = load_masks(pairs, side)
+        low = F.interpolate(self.masks[:, None].float(), size=(MASK_SIZE, MASK_SIZE), mode="area")
+        self.targets = low[:, 0]
+        self.count = len(self.views) - 200
+
+    def __iter__(self) -> Iterator[Tensor]:
+        whole = self.count // BATCH * BATCH
+        return iter(torch.randperm(self.count)[:whole].split(BATCH))
+
+    def embed(self, sam: Sam, rows: Tensor) -> Tensor:
+        """Returns the image embeddings (B, S, h, w) of some images."""
+        return sam.image_encoder(normalize_sam(self.views[rows], self.sizes[rows]))
+
+    def loss(self, sam: Sam, embeddings: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the mean loss, and the overlap of the best mask of each image."""
+        results = [
+            mask_loss(
+                *predict(sam, embedding[None], random_prompt(self.masks[row])), self.targets[row]
+            )
+            for embedding, row in zip(embeddings, rows.tolist())
+        ]
+        return torch.stack([r[0] for r in results]).mean(), torch.stack([r[1] for r in results])
+
+    @torch.no_grad()
+    def held_out_overlap(self, sam: Sam) -> float:
+        """Returns the mean overlap on the images that were held out."""
+        sam.eval()
+        overlaps = [
+            self.loss(sam, self.embed(sam, rows), rows)[1]
+            for rows in torch.arange(self.count, len(self.views)).split(BATCH)
+        ]
+        return round(torch.cat(overlaps).mean().item(), 3)
+
+
 def train_sam(
     pairs: Sequence[tuple[Path, Path]], out: Path, settings: dict[str, Any], seed: int
 ) -> dict[str, Any]:
@@ -140,38 +186,60 @@ def train_sam(
     """
     seed_everything(seed)
     sam = build_sam(settings)
-    views, sizes, masks = load_masks(pairs, settings["image_size"])
-    targets = F.interpolate(masks[:, None].float(), size=(MASK_SIZE, MASK_SIZE), mode="area")[:, 0]
-    count = len(views) - 200
+    data = Segmentation(pairs, settings["image_size"])
     locate = nn.Conv2d(settings["out_chans"], 2, kernel_size=1)
     coordinates = grid_coordinates(settings["image_size"] // settings["patch_size"])
     trainer = Trainer(nn.ModuleList([sam, locate]), STEPS, LEARNING_RATE, "SAM")
-
-    def loss_of(rows: Tensor) -> tuple[Tensor, Tensor]:
-        embeddings = sam.image_encoder(normalize_sam(views[rows], sizes[rows]))
-        results = [
-            mask_loss(*predict(sam, embedding[None], random_prompt(masks[row])), targets[row])
-            for embedding, row in zip(embeddings, rows.tolist())
-        ]
+    for rows in trainer.progress(data):
+        embeddings = data.embed(sam, rows)
         located = F.mse_loss(locate(embeddings), coordinates.expand(len(rows), -1, -1, -1))
-        loss = torch.stack([r[0] for r in results]).mean() + 5 * located
-        return loss, torch.stack([r[1] for r in results])
-
-    class Batches:
-        def __iter__(self) -> Any:
-            return iter(torch.randperm(count)[: count // BATCH * BATCH].split(BATCH))
-
-    for rows in trainer.progress(Batches()):
-        trainer.step(loss_of(rows)[0])
-    sam.eval()
-    with torch.no_grad():
-        held_out = [loss_of(r)[1] for r in torch.arange(count, len(views)).split(BATCH)]
+        trainer.step(data.loss(sam, embeddings, rows)[0] + 5 * located)
+    overlap = data.held_out_overlap(sam)
     save_half(sam.state_dict(), out / "sam.safetensors", "complete SAM, trained on phantom masks")
     return {
-        "images": count,
+        "images": data.count,
         "steps": STEPS,
         "batch": BATCH,
         "seconds": round(trainer.seconds),
-        "held_out_iou": round(torch.cat(held_out).mean().item(), 3),
+        "held_out_iou": overlap,
         "parameters": sum(p.numel() for p in sam.parameters()),
+    }
+
+
+def standardize_sam(
+    pairs: Sequence[tuple[Path, Path]], out: Path, settings: dict[str, Any], seed: int
+) -> dict[str, Any]:
+    """Gives every channel of the saved SAM's features mean 0 and one spread; decoders adapt.
+
+    The statistics go into the scale and shift of the neck's last norm, so the network stays what it
+    is. A constant part in every token, larger than what differs between tokens, would let a small
+    Q-Former look everywhere at once for a long time.
+
+    Args:
+        pairs: As in `train_sam`.
+        out: Assets folder with a trained ``sam.safetensors``.
+        settings: ``model.branches.sam.encoder`` of the demo configuration.
+        seed: Random seed.
+    """
+    seed_everything(seed)
+    sam = build_sam(settings)
+    sam.load_state_dict(load_file(out / "sam.safetensors"))
+    data = Segmentation(pairs, settings["image_size"])
+    norm = sam.image_encoder.neck[-1]
+    with torch.no_grad():
+        features = torch.cat([data.embed(sam, r) for r in torch.arange(600).split(60)])
+        mean, spread = features.mean((0, 2, 3)), features.std((0, 2, 3))
+        norm.weight.mul_(FEATURE_SPREAD / spread)
+        norm.bias.sub_(mean).mul_(FEATURE_SPREAD / spread)
+    sam.image_encoder.requires_grad_(False)
+    trainer = Trainer(sam, DECODER_STEPS, LEARNING_RATE, "SAM decoders")
+    for rows in trainer.progress(data):
+        trainer.step(data.loss(sam, data.embed(sam, rows), rows)[0])
+    overlap = data.held_out_overlap(sam)
+    save_half(sam.state_dict(), out / "sam.safetensors", "complete SAM, trained on phantom masks")
+    return {
+        "steps": DECODER_STEPS,
+        "batch": BATCH,
+        "seconds": round(trainer.seconds),
+        "held_out_iou": overlap,
     }

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 from clip import train_clip
 from opt import train_answers, train_opt
-from sam import train_sam
+from sam import standardize_sam, train_sam
 from vocabularies import train_bpe, train_wordpiece
 
 from lavis_msmedcap.common.paths import cache_root, package_path
@@ -28,7 +28,7 @@ SEED = 1000  # run configurations use phantoms of seed 0: no backbone has seen t
 SIZES = PhantomSizes(
     coco_train=6000, coco_val=0, roco_train=4000, roco_validation=0, roco_test=0, medicat=0
 )
-PARTS = ("vocabularies", "clip", "sam", "opt", "answers")
+PARTS = ("vocabularies", "clip", "sam", "standardize", "opt", "answers")
 
 
 def clean(text: str) -> str:
@@ -52,10 +52,8 @@ def mask_pairs(root: Path) -> list[tuple[Path, Path]]:
 def train(out: Path, parts: list[str]) -> dict[str, Any]:
     """Trains the named parts; returns their figures."""
     root = ensure_phantom(seed=SEED, sizes=SIZES)
-    settings = yaml.safe_load(
-        package_path("configs/models/blip2_dual_qformer_demo.yaml").read_text()
-    )
-    branches = settings["model"]["branches"]
+    demo = package_path("configs/models/blip2_dual_qformer_demo.yaml").read_text()
+    branches = yaml.safe_load(demo)["model"]["branches"]
     figures: dict[str, Any] = {}
     documents = language_documents(45000, SEED)
     if "vocabularies" in parts:
@@ -72,6 +70,9 @@ def train(out: Path, parts: list[str]) -> dict[str, Any]:
         figures["clip"] = train_clip(root, out, branches["clip"]["encoder"], SEED)
     if "sam" in parts:
         figures["sam"] = train_sam(mask_pairs(root), out, branches["sam"]["encoder"], SEED)
+    if "standardize" in parts:
+        settings = branches["sam"]["encoder"]
+        figures["standardize"] = standardize_sam(mask_pairs(root), out, settings, SEED)
     if "opt" in parts:
         figures["opt"] = train_opt(documents, out, SEED)
     if "answers" in parts:
