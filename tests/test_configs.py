@@ -128,3 +128,15 @@ def test_lavis_own_configuration_resolves_as_in_lavis(name: str) -> None:
     theirs = OmegaConf.to_container(Config(args).get_config(), resolve=True)
     theirs.pop("preprocess", None)  # which no run reads
     assert config.to_dict() == theirs
+
+
+@pytest.mark.parametrize("scale", ["demo", "paper"])
+def test_both_stages_describe_the_same_branches(scale: str) -> None:
+    """Stage 2 loads stage 1 by key and shape, so the two packaged files must not drift apart."""
+    stage1, stage2 = (
+        OmegaConf.load(package_path(f"configs/models/{arch}_{scale}.yaml"))
+        for arch in ("blip2_dual_qformer", "msmedcap")
+    )
+    assert stage1.model.branches == stage2.model.branches
+    assert stage1.model.qformer == stage2.model.qformer
+    assert stage1.preprocess == stage2.preprocess

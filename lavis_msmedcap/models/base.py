@@ -251,6 +251,14 @@ class DualBranchModel(BaseModel):
         """Returns what identifies the model in a checkpoint's header."""
         return {"arch": str(self.settings.get("arch")), "model": json.dumps(self.settings)}
 
+    def dropped_branch_keys(self) -> dict[str, str]:
+        """Returns patterns of checkpoint keys of branches that this model leaves out, with why."""
+        return {
+            rf"^branches\.{name}\.": f"branch {name} is null in the configuration"
+            for name in ("clip", "sam")
+            if name not in self.branches
+        }
+
     def load_checkpoint(self, url_or_filename: str) -> None:
         """Loads one of our checkpoints: file, run directory, or folder of runs (newest run)."""
         path = find_checkpoint(url_or_filename)
@@ -265,9 +273,6 @@ class DualBranchModel(BaseModel):
                     else "; choose a checkpoint of the same model"
                 )
             )
-        unused = {
-            rf"^branches\.{name}\.": f"branch {name} is null in the configuration"
-            for name in ("clip", "sam")
-            if name not in self.branches
-        }
-        self.load_trainable_state_dict(state_dict, str(path), ExpectedKeys(unused=unused))
+        self.load_trainable_state_dict(
+            state_dict, str(path), ExpectedKeys(unused=self.dropped_branch_keys())
+        )

@@ -220,14 +220,9 @@ class MSMedCap(DualBranchModel):
                 f"model.stage1: {path} holds a {metadata.get('arch')}; expected a "
                 "blip2_dual_qformer. Use model.finetuned for a captioner"
             )
-        dropped = {
-            rf"^branches\.{name}\.": f"branch {name} is null in the configuration"
-            for name in ("clip", "sam")
-            if name not in self.branches
-        }
         expected = ExpectedKeys(
             missing={r"\.llm_proj\.": "the linear layer into the LLM starts fresh in stage 2"},
-            unused={**dropped, **STAGE1_ONLY},
+            unused={**self.dropped_branch_keys(), **STAGE1_ONLY},
         )
         self.load_trainable_state_dict(state_dict, str(path), expected)
 
