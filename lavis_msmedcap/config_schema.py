@@ -147,6 +147,7 @@ RUN_KEYS: dict[str, Node] = {
     "test_splits": SPLIT_LIST,
     "train_dataset_ratios": Nullable(MapOf(RATE)),
     "samples_per_epoch": Nullable(COUNT),
+    "feature_cache_gib": Key(float, minimum=0),
     "max_eval_samples": Nullable(COUNT),
     "log_freq": COUNT,
     "device": Key(str),

@@ -49,6 +49,7 @@ LAYERS = {
     "models.build": 2,
     "models.captioner": 2,
     "models.checkpoints": 2,
+    "models.feature_cache": 2,
     "models.qformer_init": 2,
     # 3 LAVIS seams: the classes in LAVIS' registry and what only they use
     "processors": 3,
@@ -72,6 +73,7 @@ LAYERS = {
     "run_recipe": 4,
     "run_relations": 4,
     "run_sources": 4,
+    "run_stages": 4,
     "train": 4,
 }
 

@@ -22,7 +22,9 @@ from lavis_msmedcap.imaging.views import (
 )
 from lavis_msmedcap.models.branch import QFormerBranch
 from lavis_msmedcap.models.checkpoints import find_checkpoint, read_checkpoint
+from lavis_msmedcap.models.encoders.freeze import is_frozen
 from lavis_msmedcap.models.encoders.outputs import ImageEmbeds
+from lavis_msmedcap.models.feature_cache import FeatureCache
 from lavis_msmedcap.models.weights import ExpectedKeys, load_strict, trainable_parameters
 
 # the paper's rule: only Q-Formers, queries and linear layers train (Fig. 2)
@@ -61,6 +63,7 @@ class DualBranchModel(BaseModel):
         self.branches = nn.ModuleDict(branches)
         self.settings = dict(settings)
         self._warned_of_missing_detail = False
+        self._feature_cache: FeatureCache | None = None
 
     def branch(self, name: str) -> QFormerBranch:
         """Returns one branch by name."""
@@ -116,7 +119,31 @@ class DualBranchModel(BaseModel):
             ValueError: If ``image`` is neither.
         """
         names = list(self.branches) if names is None else list(names)
-        views = self._views(image.to(self.device), names)
+        image = image.to(self.device)
+        if self._feature_cache is None or image.dim() != 2:
+            return self._encode(image, names)
+        return {name: self._encode_once(image, name, self._feature_cache) for name in names}
+
+    def keep_features(self, limit_gib: float) -> None:
+        """Keeps the output of frozen encoders for images seen again, up to a limit; 0 keeps none.
+
+        Args:
+            limit_gib: Most main memory for it, in GiB.
+        """
+        self._feature_cache = FeatureCache(limit_gib) if limit_gib > 0 else None
+
+    def _encode_once(self, image: Tensor, name: str, cache: FeatureCache) -> ImageEmbeds:
+        """Like `_encode` for one branch, but takes what the cache has."""
+
+        def encode(part: Tensor) -> ImageEmbeds:
+            return self._encode(part, [name])[name]
+
+        if not is_frozen(self.branch(name).encoder):
+            return encode(image)
+        return cache.encode(name, image, encode)
+
+    def _encode(self, image: Tensor, names: list[str]) -> dict[str, ImageEmbeds]:
+        views = self._views(image, names)
         embeds = {}
         for name in names:
             branch = self.branch(name)

@@ -253,6 +253,9 @@ class RunnerMSMedCap(RunnerBase):
         started = time.perf_counter()
         self._introduce()
         self.checkpoints.rehearse(self._bare_model)
+        model: Any = self._bare_model
+        if hasattr(model, "keep_features"):  # evaluation alone sees every image once
+            model.keep_features(self.settings.feature_cache_gib)
         total_steps = self.steps_per_epoch * self.max_epoch
         reporter = TrainingReporter(
             self.directory, self.log, total_steps, self.max_epoch, is_main_process()

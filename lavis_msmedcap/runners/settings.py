@@ -45,6 +45,7 @@ class RunSettings:
         test_splits: Splits evaluated at the end.
         evaluate: Evaluate only.
         train_dataset_ratios: Sampling weight by dataset name, over the datasets' own ``ratio``.
+        feature_cache_gib: Main memory per process for the output of frozen encoders; 0 keeps none.
     """
 
     output_dir: str = "output/msmedcap"
@@ -73,6 +74,7 @@ class RunSettings:
     test_splits: tuple[str, ...] = ()
     evaluate: bool = False
     train_dataset_ratios: dict[str, float] = field(default_factory=dict)
+    feature_cache_gib: float = 0.0
 
     @classmethod
     def from_run_cfg(cls, run_cfg: Mapping[str, Any]) -> RunSettings:
@@ -109,6 +111,7 @@ class RunSettings:
             test_splits=reader.names("test_splits", cls.test_splits),
             evaluate=bool(run_cfg.get("evaluate", cls.evaluate)),
             train_dataset_ratios=reader.ratios("train_dataset_ratios"),
+            feature_cache_gib=reader.number("feature_cache_gib", cls.feature_cache_gib, least=0.0),
         )
         reader.refuse_resume()
         reader.finish()
