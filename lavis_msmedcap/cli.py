@@ -62,14 +62,16 @@ def _add_config_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _config(args: argparse.Namespace) -> None:
     prepare_process()
-    from lavis_msmedcap.run_config import resolve_run_config
+    from lavis_msmedcap.run_config import resolve_stages
 
-    config, problems = resolve_run_config(args.cfg_path, args.options)
-    _write(f"# {config.banner()}\n# {config.source}, with all defaults and options\n")
-    _write(config.to_yaml())
-    _write("".join(f"# {note}\n" for note in config.notes))
+    stages = resolve_stages(args.cfg_path, args.options)
+    for config, _ in stages:
+        _write(f"# {config.banner()}\n# {config.source}, with all defaults and options\n")
+        _write(f"{config.to_yaml()}")
+        _write("".join(f"# {note}\n" for note in config.notes))
+    problems = [problem for _, found in stages for problem in found]
     if problems:
-        raise ConfigError(problems, str(config.source))
+        raise ConfigError(problems, str(stages[0][0].source))
     _write("# checked: no problems\n")
 
 

@@ -25,7 +25,7 @@ from lavis_msmedcap.common.distributed import (
 )
 from lavis_msmedcap.common.paths import resolve_path
 from lavis_msmedcap.run_checks import DEFAULT_RUNNER, OWN_PACKAGE, is_own, registered
-from lavis_msmedcap.run_config import RunConfig
+from lavis_msmedcap.run_config import RunConfig, make_current
 from lavis_msmedcap.runners.precision import choose_device
 from lavis_msmedcap.runners.run_log import backlog
 
@@ -36,27 +36,35 @@ TIMEOUT = datetime.timedelta(hours=24)
 logger = logging.getLogger(__name__)
 
 
-def launch(config: RunConfig) -> Any:
-    """Builds what a configuration names and trains it, or evaluates it if ``run.evaluate`` is set.
+def launch(*configs: RunConfig) -> Any:
+    """Builds what each configuration names and trains it, or evaluates it if ``run.evaluate``.
 
     Args:
-        config: From `run_config.load_run_config`.
+        configs: From `run_config.load_run_config` or `load_stages`; they run one after the other.
 
     Returns:
-        What the runner's ``train`` or ``evaluate`` returns.
+        What the last runner's ``train`` or ``evaluate`` returns.
     """
+    result = None
+    with process_group(configs[0].run_cfg):
+        for config in configs:
+            make_current(config)
+            result = _launch_one(config)
+    return result
+
+
+def _launch_one(config: RunConfig) -> Any:
     run = config.run_cfg
-    with process_group(run):
-        seed_everything(int(run.get("seed", DEFAULT_SEED)) + get_rank())
-        setup_logger()
-        # the root logger has its level already where somebody else set up logging
-        package = logging.getLogger(OWN_PACKAGE)
-        package.setLevel(logging.INFO if get_rank() == 0 else logging.WARNING)
-        with backlog():  # not before setup_logger, which does nothing where there is a handler
-            for line in (config.banner(), *config.notes):
-                logger.info("%s", line)
-            runner = build_runner(config)
-        return runner.evaluate(skip_reload=True) if run.get("evaluate") else runner.train()
+    seed_everything(int(run.get("seed", DEFAULT_SEED)) + get_rank())
+    setup_logger()
+    # the root logger has its level already where somebody else set up logging
+    package = logging.getLogger(OWN_PACKAGE)
+    package.setLevel(logging.INFO if get_rank() == 0 else logging.WARNING)
+    with backlog():  # not before setup_logger, which does nothing where there is a handler
+        for line in (config.banner(), *config.notes):
+            logger.info("%s", line)
+        runner = build_runner(config)
+    return runner.evaluate(skip_reload=True) if run.get("evaluate") else runner.train()
 
 
 def build_runner(config: RunConfig) -> Any:

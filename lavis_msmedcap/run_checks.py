@@ -43,7 +43,7 @@ from lavis_msmedcap.run_sources import Draft, merge, read_yaml
 
 DEFAULT_RUNNER = "runner_base"  # what LAVIS takes where run.runner is not given
 OWN_RUNNER = "runner_msmedcap"
-SECTION_ORDER = ("scale", "model", "datasets", "run")
+SECTION_ORDER = ("scale", "name", "model", "datasets", "run")
 OWN_PACKAGE = __name__.partition(".")[0]
 
 logger = logging.getLogger(__name__)
@@ -196,6 +196,7 @@ def build_schema(config: Mapping[str, Any]) -> dict[str, Node]:
     model_section = Section(MODEL_SCHEMAS[arch]) if own_model else Section(FOREIGN_MODEL, open=True)
     return {
         "scale": Key(str),
+        "name": Key(str),
         "model": model_section,
         "datasets": Section({name: _dataset_section(name, datasets[name]) for name in datasets}),
         "run": _run_section(run),

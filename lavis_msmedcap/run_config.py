@@ -1,8 +1,9 @@
-"""From ``--cfg-path`` and ``--options`` to one checked configuration.
+"""From ``--cfg-path`` and ``--options`` to checked configurations, one for each stage of the file.
 
     file ─▶ body ─scales[scale]─▶ ─options─▶ picks packaged defaults ─▶ merged ─▶ resolved ─▶ check
 
 Precedence: packaged model and dataset defaults < the file's body < ``scales[scale]`` < options.
+A file without ``stages:`` is one stage (see `run_stages`).
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ from omegaconf import DictConfig, OmegaConf
 from lavis_msmedcap.common.config_check import describe_unknown, show
 from lavis_msmedcap.common.errors import ConfigError
 from lavis_msmedcap.run_options import parse_options
-from lavis_msmedcap.run_sources import Draft, find_config, merge, read_yaml
+from lavis_msmedcap.run_sources import Draft, find_config, merge, read_config
+from lavis_msmedcap.run_stages import Stage, evaluating, made_by_earlier, split_stages
 
 SECTIONS = ("model", "datasets", "run")
-TOP_LEVEL = (*SECTIONS, "scale", "scales")
+TOP_LEVEL = (*SECTIONS, "scale", "scales", "name")
 SCALES = {
     "demo": "phantoms and miniature backbones; --options scale=paper is the paper",
     "paper": "real data and published backbones; --options scale=demo is the demo",
@@ -38,12 +40,16 @@ class RunConfig:
         config: All sections, interpolations resolved.
         source: The file it came from.
         notes: What the recipe of the run leaves out, one sentence each.
+        stage: Which of the file's ``stages`` it is; "" in a file without.
     """
 
-    def __init__(self, config: DictConfig, source: Path, notes: Sequence[str] = ()) -> None:
+    def __init__(
+        self, config: DictConfig, source: Path, notes: Sequence[str] = (), stage: str = ""
+    ) -> None:
         self.config = config
         self.source = source
         self.notes = tuple(notes)
+        self.stage = stage
 
     @property
     def run_cfg(self) -> DictConfig:
@@ -81,10 +87,11 @@ class RunConfig:
         return text
 
     def banner(self) -> str:
-        """Returns the line that says which scale runs."""
+        """Returns the line that says which stage runs at which scale."""
+        stage = f"stage: {self.stage} of {self.source}; " if self.stage else ""
         if self.scale is None:
-            return f"configuration: {self.source}"
-        return f"scale: {self.scale} — {SCALES.get(self.scale, f'as {self.source} says')}"
+            return stage or f"configuration: {self.source}"
+        return f"{stage}scale: {self.scale} — {SCALES.get(self.scale, f'as {self.source} says')}"
 
     def pretty_print(self) -> None:
         """Logs the sections as LAVIS does."""
@@ -99,7 +106,7 @@ class RunConfig:
 def load_run_config(
     cfg_path: str, options: Sequence[str] = (), overrides: Mapping[str, Any] | None = None
 ) -> RunConfig:
-    """Resolves and checks a run configuration, and registers it as LAVIS' ``configuration``.
+    """Resolves and checks a configuration of one stage, and makes it LAVIS' ``configuration``.
 
     Args:
         cfg_path: YAML file; relative to the current directory, else the packaged copy of it.
@@ -112,10 +119,26 @@ def load_run_config(
     config, problems = resolve_run_config(cfg_path, options, overrides)
     if problems:
         raise ConfigError(problems, str(config.source))
+    make_current(config)
+    return config
+
+
+def load_stages(
+    cfg_path: str, options: Sequence[str] = (), overrides: Mapping[str, Any] | None = None
+) -> list[RunConfig]:
+    """Like `load_run_config` for a file of any number of stages, none of them current yet."""
+    stages = resolve_stages(cfg_path, options, overrides)
+    problems = _distinct([problem for _, found in stages for problem in found])
+    if problems:
+        raise ConfigError(problems, str(stages[0][0].source))
+    return [config for config, _ in stages]
+
+
+def make_current(config: RunConfig) -> None:
+    """Registers a configuration as the one that LAVIS' own code looks up."""
     from lavis.common.registry import registry
 
     registry.register("configuration", config)
-    return config
 
 
 def resolve_run_config(
@@ -124,24 +147,61 @@ def resolve_run_config(
     """Like `load_run_config`, but returns the problems instead of raising, and registers nothing.
 
     Raises:
-        ConfigError: If the file is not there or is not YAML, so that there is nothing to resolve.
+        ConfigError: If the file is not there or is not YAML, so that there is nothing to resolve,
+            or if it has several stages.
+    """
+    stages = resolve_stages(cfg_path, options, overrides)
+    if len(stages) > 1:
+        names = ", ".join(config.stage for config, _ in stages)
+        raise ConfigError(
+            [f"stages: this command takes a file of one stage, and here are {names}"], cfg_path
+        )
+    return stages[0]
+
+
+def resolve_stages(
+    cfg_path: str, options: Sequence[str] = (), overrides: Mapping[str, Any] | None = None
+) -> list[tuple[RunConfig, list[str]]]:
+    """Resolves every stage of a file, in order, each with the problems found in it.
+
+    A checkpoint that an earlier stage of the same file will write is no problem.
+
+    Raises:
+        ConfigError: If the file is not there or is not YAML, so that there is nothing to resolve,
+            or if no stage of it is left to run.
     """
     path = find_config(cfg_path)
-    body = read_yaml(path)
+    body = read_config(path)
     register_plugin()
+    option_tree, problems = parse_options(options)
+    stages = split_stages(body, path, option_tree)
+    if (overrides or {}).get("run", {}).get("evaluate"):
+        stages = evaluating(stages, path)
+    resolved: list[tuple[RunConfig, list[str]]] = []
+    for stage in stages:
+        config, found = _resolve(stage, path, problems, overrides or {})
+        earlier = [before.run_cfg.get("output_dir") for before, _ in resolved]
+        found = made_by_earlier(found, config.to_dict()["model"], earlier)
+        where = f"stages.{stage.name}: " if stage.name else ""
+        resolved.append((config, [f"{where}{problem}" for problem in found]))
+    return resolved
+
+
+def _resolve(
+    stage: Stage, path: Path, problems: Sequence[str], overrides: Mapping[str, Any]
+) -> tuple[RunConfig, list[str]]:
     # these need LAVIS' registry, which takes seconds to import: a wrong path is told before
     from lavis_msmedcap.run_checks import check_run_config, with_defaults
 
-    option_tree, problems = parse_options(options)
-    draft = Draft(body, problems=problems)
+    draft = Draft(stage.body, problems=list(problems))
     _tidy(draft)
-    _apply_scale(draft, merge(option_tree, overrides or {}))
+    _apply_scale(draft, merge(stage.options, overrides))
     draft.user = draft.resolved()
     with_defaults(draft)
     draft.config = draft.resolved()
     draft.config = check_run_config(draft)
-    resolved = RunConfig(OmegaConf.create(draft.config), path, draft.notes)
-    return resolved, _distinct(draft.problems)
+    config = RunConfig(OmegaConf.create(draft.config), path, draft.notes, stage.name)
+    return config, _distinct(draft.problems)
 
 
 def register_plugin() -> None:
@@ -209,8 +269,9 @@ def _apply_scale(draft: Draft, options: dict[str, Any]) -> None:
         )
     for key in options:
         if key not in TOP_LEVEL:
-            draft.problems.append(f"--options {describe_unknown('key', key, TOP_LEVEL[:-1])}")
-    known = {key: value for key, value in options.items() if key in (*SECTIONS, "scale")}
+            known_keys = [name for name in TOP_LEVEL if name != "scales"]
+            draft.problems.append(f"--options {describe_unknown('key', key, known_keys)}")
+    known = {k: value for k, value in options.items() if k in (*SECTIONS, "scale", "name")}
     draft.config = merge(merge(body, overlay), known)
     for key in SECTIONS:
         _require_mapping(draft, key, f"--options: {key}")

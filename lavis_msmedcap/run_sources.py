@@ -56,7 +56,8 @@ def packaged_configs() -> dict[str, Path]:
     found = {}
     for root in (PACKAGE_ROOT.parent, PACKAGE_ROOT):
         for path in sorted((root / "projects" / "msmedcap").rglob("*.yaml")):
-            found[path.relative_to(root).as_posix()] = path
+            if not path.name.startswith("_"):  # those are bases of others
+                found[path.relative_to(root).as_posix()] = path
     return found
 
 
@@ -112,6 +113,66 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError([f"{what}; expected the keys model, datasets and run"], str(path))
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=False)
     return plain
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Reads a run configuration, with the file that its key ``base`` names under it.
+
+    ``base`` is relative to the file that names it, and may stand in every stage of ``stages:`` too.
+
+    Raises:
+        ConfigError: If a file is missing, not YAML, or its own base in the end.
+    """
+    return _with_base(read_yaml(path), path, [path])
+
+
+def _with_base(body: dict[str, Any], path: Path, chain: list[Path]) -> dict[str, Any]:
+    own = {key: value for key, value in body.items() if key != "base"}
+    if "base" in body:
+        own = put_over(_read_base(body["base"], path, chain), own)
+    stages = own.get("stages")
+    if isinstance(stages, Mapping):
+        own["stages"] = {
+            name: _with_base(dict(stage), path, chain) if isinstance(stage, Mapping) else stage
+            for name, stage in stages.items()
+        }
+    return own
+
+
+def _read_base(base: Any, path: Path, chain: list[Path]) -> dict[str, Any]:
+    if not isinstance(base, str):
+        raise ConfigError([f"base is {base!r}; expected the path of a YAML file"], str(path))
+    below = (path.parent / base).resolve()
+    if below in [link.resolve() for link in chain]:
+        raise ConfigError([f"base: {base} leads back to a file that it is the base of"], str(path))
+    if not below.is_file():
+        raise ConfigError(
+            [f"base: {below} does not exist; the path is relative to {path.parent.resolve()}"],
+            str(path),
+        )
+    return _with_base(read_yaml(below), below, [*chain, below])
+
+
+def put_over(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Like `merge`, but a dataset that is null in ``over`` is taken out of ``base``.
+
+    Holds for the datasets of every stage too.
+    """
+    merged = merge(base, over)
+    below, above = (_mapping_at(part, "datasets") for part in (base, over))
+    dropped = {name for name, value in above.items() if value is None and name in below}
+    if dropped:
+        merged["datasets"] = {k: v for k, v in merged["datasets"].items() if k not in dropped}
+    below, above = (_mapping_at(part, "stages") for part in (base, over))
+    for name, stage in above.items():
+        if isinstance(stage, Mapping) and isinstance(below.get(name), Mapping):
+            merged["stages"][name] = put_over(below[name], stage)
+    return merged
+
+
+def _mapping_at(config: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = config.get(key)
+    return value if isinstance(value, Mapping) else {}
 
 
 def _has_tab(path: Path, mark: Any) -> bool:

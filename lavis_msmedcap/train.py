@@ -62,7 +62,7 @@ def add_options_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def run(cfg_path: str, options: Sequence[str], overrides: Mapping[str, Any] | None = None) -> None:
-    """Checks a configuration and runs it.
+    """Checks a configuration, all stages of it, and runs them.
 
     Args:
         cfg_path: YAML file.
@@ -74,12 +74,12 @@ def run(cfg_path: str, options: Sequence[str], overrides: Mapping[str, Any] | No
     """
     prepare_process()
     # after the filter: these import LAVIS, which imports everything else
-    from lavis_msmedcap.run_config import load_run_config
+    from lavis_msmedcap.run_config import load_stages
 
-    config = load_run_config(cfg_path, options, overrides)
+    stages = load_stages(cfg_path, options, overrides)
     from lavis_msmedcap.launch import launch
 
-    launch(config)
+    launch(*stages)
 
 
 def guarded(action: Callable[[], None]) -> int:

@@ -16,7 +16,7 @@ from lavis.common.registry import registry
 from omegaconf import OmegaConf
 
 from lavis_msmedcap.common.paths import package_path
-from lavis_msmedcap.run_config import register_plugin, resolve_run_config
+from lavis_msmedcap.run_config import register_plugin, resolve_run_config, resolve_stages
 from lavis_msmedcap.run_sources import packaged_configs, read_yaml
 
 LAVIS_ROOT = Path(lavis.__file__).parent.parent
@@ -30,15 +30,15 @@ LAVIS_CONFIGS = sorted(
 @pytest.mark.parametrize("name", sorted(packaged_configs()))
 def test_shipped_run_configuration(name: str, scale: str, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
-    config, problems = resolve_run_config(name, [f"scale={scale}"])
-    assert other_problems(problems) == []
-    assert config.scale == scale
-    assert config.model_cfg.model_type == scale
-    run = config.run_cfg
-    assert run.runner == "runner_msmedcap"
-    if scale == "demo":
-        # demo data are made on first use and demo weights ship: only an earlier run may be missing
-        assert [p for p in problems if not p.startswith(("model.stage1", "model.finetuned"))] == []
+    for config, problems in resolve_stages(name, [f"scale={scale}"]):
+        assert other_problems(problems) == []
+        assert config.scale == scale
+        assert config.model_cfg.model_type == scale
+        assert config.run_cfg.runner == "runner_msmedcap"
+        if scale == "demo":
+            # demo data are made on first use and demo weights ship: only an earlier run may miss
+            earlier = ("model.stage1", "model.finetuned")
+            assert [p for p in problems if not p.startswith(earlier)] == []
 
 
 def test_the_three_runs_are_shipped() -> None:
@@ -51,6 +51,7 @@ def test_each_stage_finds_what_the_one_before_wrote() -> None:
         configs = {
             Path(name).stem: resolve_run_config(name, [f"scale={scale}"])[0]
             for name in packaged_configs()
+            if "/table1/" not in name  # see test_run_stages.py
         }
         stage1 = configs["pretrain_mixed"].run_cfg.output_dir
         stage2 = configs["caption"].run_cfg.output_dir
@@ -87,8 +88,8 @@ def test_knobs_named_in_the_comments_exist() -> None:
             for word in words:
                 found += 1
                 value = word.replace('"a', "a")  # a quoted value is cut at its first space
-                problems = resolve_run_config(name, [value])[1]
-                assert other_problems(problems) == [], word
+                for _, problems in resolve_stages(name, [value]):
+                    assert other_problems(problems) == [], word
     assert found >= 10
 
 

@@ -229,12 +229,16 @@ OTHER_OPTIONS = [
 ]
 
 
+# a row of Table 1 has its branches fixed
+RUNS = sorted(name for name in packaged_configs() if "/table1/" not in name)
+
+
 def problems_with(config: str, words: str) -> list[str]:
     return other_problems(resolve_run_config(config, words.split())[1])
 
 
 @pytest.mark.parametrize("words", TABLE_OPTIONS)
-@pytest.mark.parametrize("config", sorted(packaged_configs()))
+@pytest.mark.parametrize("config", RUNS)
 def test_options_of_the_table_suit_every_run(
     config: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -247,7 +251,7 @@ def test_other_options_suit_some_run(
     words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    told = {config: resolve_run_config(config, words.split())[1] for config in packaged_configs()}
+    told = {config: resolve_run_config(config, words.split())[1] for config in RUNS}
     assert [] in told.values(), told
 
 
