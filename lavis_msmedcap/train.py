@@ -25,6 +25,9 @@ examples:
   python -m lavis.train    --cfg-path projects/msmedcap/pretrain_mixed.yaml \\
                            --options scale=paper run.batch_size_train=4 model.branches.clip=null
   torchrun --nproc_per_node=2 -m lavis.train --cfg-path projects/msmedcap/caption.yaml
+  python -m lavis.train    --cfg-path projects/msmedcap/table1/msmedcap_g_gm.yaml
+                           (a row of Table 1: three stages in a row; stages.pretrain=null leaves
+                           one out, stages.caption.run.max_epoch=2 sets something in one)
 
 where settings come from, later ones win:
   1. packaged defaults: configs/models/<arch>_<model_type>.yaml, configs/datasets/<name>/<type>.yaml
