@@ -31,7 +31,7 @@ ENVIRONMENT = {
 }
 os.environ.update(ENVIRONMENT)
 
-pytest_plugins = ["tiny_models", "environments"]  # in tests/support
+pytest_plugins = ["tiny_models", "environments", "file_server"]  # in tests/support
 
 # A LAVIS runner registers them, and the registry refuses to do it a second time.
 RUN_PATHS = ("result_dir", "output_dir")

@@ -39,6 +39,9 @@ LAYERS = {
     "models.logits": 1,
     "models.opt": 1,
     "models.opt_cache": 1,
+    "models.weight_catalog": 1,
+    "models.weight_download": 1,
+    "models.weight_files": 1,
     "models.weights": 1,
     # 2 assemblies: parts put together; no configuration object
     "evaluation": 2,
