@@ -21,7 +21,9 @@ PATH = Nullable(Key(str))
 # --- model: ------------------------------------------------------------------------------------
 
 ENCODER_KEYS: dict[str, Node] = {
-    "weights": Nullable(Key(str, help="the frozen encoder: path, address or name; null for random weights")),
+    "weights": Nullable(
+        Key(str, help="the frozen encoder: path, address or name; null for random weights")
+    ),
     "image_size": Key(int, required=True, minimum=1, help="side of the encoder's view in pixels"),
     "patch_size": Key(int, required=True, minimum=1, help="side of a patch in pixels"),
     "width": COUNT,

@@ -24,7 +24,7 @@ from lavis_msmedcap.imaging.views import (
 from lavis_msmedcap.models.branch import QFormerBranch
 from lavis_msmedcap.models.checkpoints import find_checkpoint, read_checkpoint
 from lavis_msmedcap.models.encoders.outputs import ImageEmbeds
-from lavis_msmedcap.models.weight_files import Need, fetch, problems
+from lavis_msmedcap.models.weight_files import Need, fetch, is_url, problems
 from lavis_msmedcap.models.weights import ExpectedKeys, load_strict, trainable_parameters
 
 # the paper's rule: only Q-Formers, queries and linear layers train (Fig. 2)
@@ -214,8 +214,21 @@ class DualBranchModel(BaseModel):
 
     @classmethod
     @abstractmethod
-    def weight_needs(cls, settings: Mapping[str, Any]) -> list[Need]:
+    def backbone_needs(cls, settings: Mapping[str, Any]) -> list[Need]:
         """Lists the published weights that the ``model:`` section names, in plain containers."""
+
+    @classmethod
+    def weight_needs(cls, settings: Mapping[str, Any]) -> list[Need]:
+        """Lists all weights that a configuration names, except checkpoints on this machine.
+
+        Those have a search of their own, `find_checkpoint`.
+        """
+        key = "finetuned" if settings.get("load_finetuned") else "stage1"
+        location = settings.get(key)
+        needs = cls.backbone_needs(settings)
+        if location and is_url(location):
+            needs.append(Need(f"model.{key}", location, "a checkpoint of a training run"))
+        return needs
 
     @classmethod
     def missing_inputs(cls, model_cfg: Mapping[str, Any]) -> list[str]:
@@ -283,7 +296,7 @@ class DualBranchModel(BaseModel):
         }
 
     def load_checkpoint(self, url_or_filename: str) -> None:
-        """Loads one of our checkpoints: file, run directory, or folder of runs (newest run)."""
+        """Loads one of our checkpoints: file, run directory, folder of runs (newest), address."""
         path = find_checkpoint(url_or_filename)
         state_dict, metadata = read_checkpoint(path)
         arch = metadata.get("arch")

@@ -218,6 +218,6 @@ class Blip2DualQformer(DualBranchModel):
         return model
 
     @classmethod
-    def weight_needs(cls, settings: Mapping[str, Any]) -> list[Need]:
+    def backbone_needs(cls, settings: Mapping[str, Any]) -> list[Need]:
         """Lists the published weights that a configuration names."""
         return weight_needs(settings, stage=1)

@@ -35,7 +35,7 @@ from lavis_msmedcap.models.opt import (
     missing_files,
     prompt_inputs,
 )
-from lavis_msmedcap.models.weight_files import Need, Part, locate
+from lavis_msmedcap.models.weight_files import Need, Part, is_url, locate
 from lavis_msmedcap.models.weights import ExpectedKeys
 
 OPT_WEIGHTS = Part(lacks=missing_files)
@@ -267,7 +267,7 @@ class MSMedCap(DualBranchModel):
         return model
 
     @classmethod
-    def weight_needs(cls, settings: Mapping[str, Any]) -> list[Need]:
+    def backbone_needs(cls, settings: Mapping[str, Any]) -> list[Need]:
         """Lists the published weights that a configuration names."""
         needs = weight_needs(settings, stage=2)
         llm, what = settings.get("llm", {}), "the Hugging Face folder of OPT"
@@ -290,7 +290,7 @@ STAGE1_CURE = (
 def _missing_checkpoint(settings: Mapping[str, Any]) -> list[str]:
     """Says which of our own checkpoints a configuration names in vain."""
     key = "finetuned" if settings.get("load_finetuned") else "stage1"
-    if not settings.get(key):
+    if not settings.get(key) or is_url(settings[key]):
         return []
     try:
         find_checkpoint(settings[key])

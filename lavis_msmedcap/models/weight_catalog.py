@@ -1,7 +1,7 @@
 """Published weights by short name: where they come from, as data.
 
-A checksum stands here only where a public source beside the publisher gives it for that very file;
-elsewhere the server's own is taken (see `weight_download`). Files of Hugging Face are named at a fixed
+A checksum stands here only where a public source gives it for that very file; elsewhere the one
+that the server sends is verified (see `weight_download`). Files of Hugging Face are named at a fixed
 revision, so that they cannot change.
 """
 
@@ -104,9 +104,7 @@ OPT_TOKENIZER = "d1e4185b43a0a06421ab7218d5c1a775350bd13024507b34fbed25dcf6c14c6
 
 ENTRIES = (
     # LAVIS 1.0.2: configs/models/blip2/*.yaml, models/eva_vit.py, models/clip_vit.py
-    _file(
-        "blip2_pretrained", "BLIP-2 stage 1, Q-Former over ViT-g", LAVIS, "blip2_pretrained.pth"
-    ),
+    _file("blip2_pretrained", "BLIP-2 stage 1, Q-Former over ViT-g", LAVIS, "blip2_pretrained.pth"),
     _file(
         "blip2_pretrained_vitL",
         "BLIP-2 stage 1, Q-Former over CLIP ViT-L",

@@ -54,7 +54,7 @@ class ServerFacts:
     checksum: str | None
 
 
-class _TryAgain(Exception):
+class _PassingError(Exception):
     """An attempt that failed for a reason that may pass."""
 
 
@@ -160,7 +160,7 @@ def _fetch(file: RemoteFile, partial: Path) -> ServerFacts:
             before = _size(partial)
             try:
                 return _attempt(session, file, partial)
-            except (_TryAgain, requests.RequestException) as error:
+            except (_PassingError, requests.RequestException) as error:
                 failures = 1 if _size(partial) > before else failures + 1
                 if failures > len(PAUSES):
                     raise WeightsError(_given_up(file, partial, error)) from error
@@ -172,7 +172,7 @@ def _attempt(session: requests.Session, file: RemoteFile, partial: Path) -> Serv
     """Asks for what is still missing and appends it.
 
     Raises:
-        _TryAgain: If the answer stopped early or the file has changed.
+        _PassingError: If the answer stopped early or the file has changed.
         requests.RequestException: If the connection failed.
         WeightsError: If another attempt would not help.
     """
@@ -190,7 +190,7 @@ def _attempt(session: requests.Session, file: RemoteFile, partial: Path) -> Serv
         facts = _facts(file, response, have)
         if have and facts != known:
             _forget(partial)
-            raise _TryAgain("the file has changed on the server")
+            raise _PassingError("the file has changed on the server")
         if file.size is not None and facts.size not in (None, file.size):
             raise WeightsError(
                 f"{shown(file.url)} has {facts.size} bytes, expected {file.size}; it is not the "
@@ -201,16 +201,14 @@ def _attempt(session: requests.Session, file: RemoteFile, partial: Path) -> Serv
         _write_facts(facts, partial)
         _receive(response, partial, have, facts)
     if facts.size is not None and _size(partial) != facts.size:
-        raise _TryAgain(f"the connection ended after {_size(partial)} of {facts.size} bytes")
+        raise _PassingError(f"the connection ended after {_size(partial)} of {facts.size} bytes")
     return facts
 
 
 def _receive(response: requests.Response, partial: Path, have: int, facts: ServerFacts) -> None:
     """Writes the body behind the first ``have`` bytes, with a progress bar on a terminal."""
     name = partial.name[: -len(".partial")]
-    bar = tqdm(
-        total=facts.size, initial=have, unit="B", unit_scale=True, desc=name, disable=None
-    )
+    bar = tqdm(total=facts.size, initial=have, unit="B", unit_scale=True, desc=name, disable=None)
     with partial.open("ab" if have else "wb") as stream, bar:
         for block in response.iter_content(CHUNK):
             stream.write(block)
@@ -224,8 +222,8 @@ def _refuse(file: RemoteFile, response: requests.Response) -> None:
         raise WeightsError(f"{shown(file.url)} leads to an address without https; refused")
     if status in BUSY or status == requests.codes.requested_range_not_satisfiable:
         if status not in BUSY:  # the file is shorter than what we have of it
-            raise _TryAgain("the server has no bytes beyond those here")
-        raise _TryAgain(f"the server answers {status}")
+            raise _PassingError("the server has no bytes beyond those here")
+        raise _PassingError(f"the server answers {status}")
     if status not in (requests.codes.ok, requests.codes.partial_content):
         raise WeightsError(
             f"{shown(file.url)}: the server answers {status} {response.reason}; check the address, "
@@ -315,7 +313,7 @@ def _size(path: Path) -> int:
 
 
 def _reason(error: Exception) -> str:
-    return str(error) if isinstance(error, _TryAgain) else type(error).__name__
+    return str(error) if isinstance(error, _PassingError) else type(error).__name__
 
 
 def _given_up(file: RemoteFile, partial: Path, error: Exception) -> str:

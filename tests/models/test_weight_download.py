@@ -152,9 +152,7 @@ def test_a_file_that_is_not_there_is_asked_for_once(server: FileServer, target: 
     assert len(server.ranges) == 1
 
 
-def test_a_busy_server_is_asked_again(
-    server: FileServer, remote: RemoteFile, target: Path
-) -> None:
+def test_a_busy_server_is_asked_again(server: FileServer, remote: RemoteFile, target: Path) -> None:
     server.statuses = [503, 429]
     download(remote, target)
     assert target.read_bytes() == CONTENT
@@ -193,9 +191,7 @@ def test_a_key_in_the_address_is_not_shown(server: FileServer, target: Path) -> 
     assert "secret" not in str(caught.value)
 
 
-def test_two_processes_download_once(
-    server: FileServer, remote: RemoteFile, target: Path
-) -> None:
+def test_two_processes_download_once(server: FileServer, remote: RemoteFile, target: Path) -> None:
     context = multiprocessing.get_context("fork")
     processes = [context.Process(target=download, args=(remote, target)) for _ in range(3)]
     for process in processes:

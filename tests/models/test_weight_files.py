@@ -1,8 +1,10 @@
-"""References to weights: where they are looked for, what is told when they are missing, fetching."""
+"""References to weights: where they are looked for, what is told when missing, fetching."""
 
 from __future__ import annotations
 
 import hashlib
+import json
+import shutil
 import socket
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from lavis_msmedcap.common.errors import WeightsError
 from lavis_msmedcap.models import weight_files
 from lavis_msmedcap.models.opt import TOKENIZER_NAMES, missing_files
 from lavis_msmedcap.models.weight_catalog import CATALOG, CatalogEntry, RemoteFile
+from lavis_msmedcap.models.weight_download import SPARE
 from lavis_msmedcap.models.weight_files import (
     Need,
     Part,
@@ -200,7 +203,9 @@ def catalog(server: FileServer, monkeypatch: pytest.MonkeyPatch) -> FileServer:
     server.files = files
 
     def remote(path: str, at: str) -> RemoteFile:
-        return RemoteFile(path, server.url(at), len(files[at]), hashlib.sha256(files[at]).hexdigest())
+        return RemoteFile(
+            path, server.url(at), len(files[at]), hashlib.sha256(files[at]).hexdigest()
+        )
 
     folder = tuple(remote(at[1:], at) for at in files if at.startswith("/bert/"))
     entries = [
@@ -227,7 +232,9 @@ def test_only_what_is_missing_and_wanted_is_fetched(
 
 def test_a_whole_folder(catalog: FileServer, tmp_path: Path) -> None:
     fetch([Need("a", "bert", "", Part(lacks=lambda path: [] if path.is_dir() else ["all"]))], False)
-    found = sorted(p.name for p in (tmp_path / "shared" / "bert").glob("*") if p.suffix != ".sha256")
+    found = sorted(
+        p.name for p in (tmp_path / "shared" / "bert").glob("*") if p.suffix != ".sha256"
+    )
     assert found == ["a.json", "model.safetensors", "vocab.txt"]
 
 
@@ -256,13 +263,8 @@ def test_offline_opens_no_socket(catalog: FileServer, monkeypatch: pytest.Monkey
 def test_a_disk_too_small_for_all_is_told_before_the_first(
     catalog: FileServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    usage: Any = weight_files.require_space.__globals__["shutil"].disk_usage(".")
-    spare = weight_files.require_space.__globals__["SPARE"]
-    monkeypatch.setattr(
-        weight_files.require_space.__globals__["shutil"],
-        "disk_usage",
-        lambda _: usage._replace(free=spare + 3000),
-    )
+    usage: Any = shutil.disk_usage(".")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=SPARE + 3000))
     with pytest.raises(WeightsError, match=r"vit\.pth, vocab\.txt needs"):
         fetch([Need("a", "vit", ""), Need("b", "bert", "", VOCAB)], offline=False)
     assert catalog.ranges == []
@@ -307,8 +309,8 @@ def test_opt_and_bert_of_the_catalog_are_complete_for_us(folders: dict[str, Path
         if name.startswith("opt-"):
             index = folder / "pytorch_model.bin.index.json"
             if index.is_file():
-                shards = {str(i): file.name for i, file in enumerate(entry.files) if "-of-" in file.name}
-                index.write_text(f'{{"weight_map": {str(shards)}}}'.replace("'", '"'))
+                names = [file.name for file in entry.files if "-of-" in file.name]
+                index.write_text(json.dumps({"weight_map": dict(enumerate(names))}))
             assert missing_files(folder) == []
             assert find(name, Part(names=TOKENIZER_NAMES)) == folder
     assert find("bert-base-uncased", VOCAB) is not None

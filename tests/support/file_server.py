@@ -63,9 +63,7 @@ class FileServer:
         if asked and self.knows_ranges:
             start = int(asked.removeprefix("bytes=").rstrip("-"))
             request.send_response(206)
-            request.send_header(
-                "Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}"
-            )
+            request.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
         else:
             request.send_response(200)
         request.send_header("ETag", f'"{hashlib.md5(content).hexdigest()}"')
