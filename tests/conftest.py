@@ -30,6 +30,7 @@ ENVIRONMENT = {
     "MPLCONFIGDIR": str(TEST_CACHE / "matplotlib"),
 }
 os.environ.update(ENVIRONMENT)
+os.environ.pop("LAVIS_MSMEDCAP_WEIGHTS", None)  # real weights of whoever runs the tests
 
 pytest_plugins = ["tiny_models", "environments", "file_server"]  # in tests/support
 

@@ -67,6 +67,7 @@ LAYERS = {
     "_register": 4,
     "cli": 4,
     "config_schema": 4,
+    "doctor": 4,
     "evaluate": 4,
     "launch": 4,
     "run_checks": 4,
@@ -76,6 +77,7 @@ LAYERS = {
     "run_relations": 4,
     "run_sources": 4,
     "train": 4,
+    "weights_command": 4,
 }
 
 # What a layer must not import from outside the package. LAVIS' networks may be used from layer 1.

@@ -1,8 +1,8 @@
 """Published weights by short name: where they come from, as data.
 
 A checksum stands here only where a public source gives it for that very file; elsewhere the one
-that the server sends is verified (see `weight_download`). Files of Hugging Face are named at a fixed
-revision, so that they cannot change.
+that the server sends is verified (see `weight_download`). Files of Hugging Face are named at a
+fixed revision, so that they cannot change.
 """
 
 from __future__ import annotations

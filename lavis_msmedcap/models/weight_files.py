@@ -168,6 +168,35 @@ def locate(reference: str, part: Part = ONE_FILE) -> Path:
     return find(reference, part) or places(reference, part)[0]
 
 
+def whole(entry: CatalogEntry) -> Part:
+    """Returns all of an entry as a `Part`."""
+    return Part(names=tuple(file.name for file in entry.files)) if entry.main else ONE_FILE
+
+
+def state(reference: str, part: Part | None = None) -> tuple[Path | None, str]:
+    """Says where weights are, or what is missing.
+
+    Args:
+        reference: Local path, address, or name of the catalog.
+        part: What is wanted of it; by default all.
+
+    Returns:
+        The place, None if it is nowhere; and a phrase for people.
+
+    Raises:
+        WeightsError: If the reference is an address that cannot be used.
+    """
+    if part is None:
+        part = whole(entry_of(reference)) if is_remote(reference) else ONE_FILE
+    found = find(reference, part)
+    if found is not None:
+        return found, f"found: {found}"
+    begun = next((path for path in places(reference, part) if path.is_dir()), None)
+    if begun is not None and not part.is_file:
+        return None, f"incomplete: {begun} lacks {', '.join(part.missing_from(begun))}"
+    return None, "missing"
+
+
 def problems(needs: Iterable[Need], offline: bool = True) -> list[str]:
     """Lists all weights that are missing, each with the cure.
 
@@ -217,8 +246,10 @@ def _missing_remote(need: Need) -> str:
     if begun:
         lacks = ", ".join(need.part.missing_from(begun[0]))
         return f"{need.reference} is incomplete: {begun[0]} lacks {lacks}"
+    path = candidates[0].relative_to(search_folders()[0]).as_posix()
+    file = "" if path == need.reference else f" ({path})"
     folders = ", ".join(str(folder) for folder in search_folders())
-    return f"{need.reference} ({entry_of(need.reference).path}) is in none of {folders}"
+    return f"{need.reference}{file} is in none of {folders}"
 
 
 def fetch(needs: Iterable[Need], offline: bool = True, folder: Path | None = None) -> list[Path]:
