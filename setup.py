@@ -114,6 +114,8 @@ setup(
         "pycocoevalcap",
         "Pillow",
         "tqdm",
+        "requests",
+        "filelock",
         "pyyaml",
     ],
     extras_require={

@@ -8,13 +8,14 @@ and a function that runs. What a subcommand needs is imported when it runs, so t
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import lavis_msmedcap
-from lavis_msmedcap import evaluate, train
+from lavis_msmedcap import doctor, evaluate, train, weights_command
 from lavis_msmedcap.common.errors import ConfigError
 from lavis_msmedcap.common.startup import prepare_process
 
@@ -27,13 +28,13 @@ class Command:
         name: What the user types behind ``msmedcap``.
         help: One line.
         add_arguments: Adds its arguments to its parser.
-        run: Does the work; our own errors become one message and exit code 2.
+        run: Does the work and may return an exit code; our own errors become one message and 2.
     """
 
     name: str
     help: str
     add_arguments: Callable[[argparse.ArgumentParser], None]
-    run: Callable[[argparse.Namespace], None]
+    run: Callable[[argparse.Namespace], int | None]
 
 
 def _train(args: argparse.Namespace) -> None:
@@ -75,6 +76,12 @@ def _config(args: argparse.Namespace) -> None:
     _write("# checked: no problems\n")
 
 
+def _weights(args: argparse.Namespace) -> int:
+    prepare_process()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    return weights_command.run(args)
+
+
 def _no_arguments(_: argparse.ArgumentParser) -> None:
     pass
 
@@ -92,6 +99,8 @@ COMMANDS = (
     Command("evaluate", "evaluate a trained model", train.add_run_arguments, _evaluate),
     Command("phantom", "generate the phantom data sets", _add_phantom_arguments, _phantom),
     Command("config", "print a resolved configuration, checked", _add_config_arguments, _config),
+    Command("weights", "list or download weights", weights_command.add_arguments, _weights),
+    Command("doctor", "what this machine lacks", doctor.add_arguments, doctor.run),
     Command("version", "print the version", _no_arguments, _version),
 )
 

@@ -21,7 +21,9 @@ PATH = Nullable(Key(str))
 # --- model: ------------------------------------------------------------------------------------
 
 ENCODER_KEYS: dict[str, Node] = {
-    "weights": Nullable(Key(str, help="file of the frozen encoder, null for random weights")),
+    "weights": Nullable(
+        Key(str, help="the frozen encoder: path, address or name; null for random weights")
+    ),
     "image_size": Key(int, required=True, minimum=1, help="side of the encoder's view in pixels"),
     "patch_size": Key(int, required=True, minimum=1, help="side of a patch in pixels"),
     "width": COUNT,
@@ -52,7 +54,7 @@ BRANCH_KEYS: dict[str, Node] = {
         help="domains whose samples train the branch's Q-Former",
     ),
     "num_query_token": Key(int, required=True, minimum=1, help="number of learned queries"),
-    "init": Key(str, help="scratch, or the path of a BLIP-2 checkpoint or a BERT"),
+    "init": Key(str, help="scratch, or a BLIP-2 checkpoint or a BERT: path, address or name"),
 }
 BRANCHES = Section(
     {
@@ -81,6 +83,7 @@ QFORMER = Section(
 MODEL_KEYS: dict[str, Node] = {
     "arch": Key(str, required=True, help="the registered model"),
     "model_type": Key(str, required=True, help="which packaged default it starts from"),
+    "offline": Key(bool, help="true never downloads weights"),
     "load_finetuned": Key(bool),
     "finetuned": PATH,
     "branches": BRANCHES,

@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 from lavis.common.logger import setup_logger
 from lavis.common.registry import registry
+from omegaconf import OmegaConf
 
 from lavis_msmedcap.common.distributed import (
     gather_objects,
@@ -73,6 +74,9 @@ def build_runner(config: RunConfig) -> Any:
     runner_cls: Any = registered("runner", run.get("runner", DEFAULT_RUNNER))
     if not is_own(runner_cls):
         _prepare_for_lavis(config)
+    model_cls: Any = registered("model", config.model_cfg.arch)
+    if is_own(model_cls):  # downloads before the datasets are read, not after
+        model_cls.prepare_inputs(OmegaConf.to_container(config.model_cfg, resolve=True))
     task_cls: Any = registered("task", run.task)
     task = task_cls.setup_task(cfg=config)
     datasets = task.build_datasets(config)

@@ -11,6 +11,7 @@ from lavis_msmedcap.common.errors import ConfigError, WeightsError
 from lavis_msmedcap.common.paths import resolve_path
 from lavis_msmedcap.datasets.records import DOMAINS, SPLITS
 from lavis_msmedcap.models.checkpoints import find_checkpoint
+from lavis_msmedcap.models.weight_files import is_url
 from lavis_msmedcap.runners.precision import choose_device
 
 STAGE_1_TASK = "mixed_semantic_pretrain"
@@ -161,6 +162,8 @@ def _model_problems(model: Mapping[str, Any], user: Mapping[str, Any]) -> Iterat
 
 
 def _no_checkpoint(key: str, location: str) -> Iterator[str]:
+    if is_url(location):  # the model itself says what it misses
+        return
     try:
         find_checkpoint(location)
     except WeightsError as error:

@@ -39,6 +39,7 @@ The whole configuration is checked before anything is built, and all problems ar
 
 environment:
   LAVIS_MSMEDCAP_CACHE  folder for generated and downloaded data (default ~/.cache/lavis_msmedcap)
+  LAVIS_MSMEDCAP_WEIGHTS  folder of weights, searched after ./weights and before the cache
   LAVIS_MSMEDCAP_DEBUG  1 shows the traceback of errors that are otherwise told in one message
 """
 
@@ -85,14 +86,18 @@ def run(cfg_path: str, options: Sequence[str], overrides: Mapping[str, Any] | No
     launch(*stages)
 
 
-def guarded(action: Callable[[], None]) -> int:
+def guarded(action: Callable[[], int | None]) -> int:
     """Runs something and turns our own errors into one message on stderr.
 
+    Args:
+        action: May return an exit code of its own.
+
     Returns:
-        Exit code: 0, 2 for wrong input, or 130 if interrupted from the keyboard.
+        Exit code: that of the action or 0, 2 for wrong input, or 130 if interrupted from the
+        keyboard.
     """
     try:
-        action()
+        return action() or 0
     except MSMedCapError as error:
         if os.environ.get(DEBUG) == "1":
             raise
@@ -105,7 +110,6 @@ def guarded(action: Callable[[], None]) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         return EXIT_INTERRUPTED
-    return 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -39,6 +39,9 @@ LAYERS = {
     "models.logits": 1,
     "models.opt": 1,
     "models.opt_cache": 1,
+    "models.weight_catalog": 1,
+    "models.weight_download": 1,
+    "models.weight_files": 1,
     "models.weights": 1,
     # 2 assemblies: parts put together; no configuration object
     "evaluation": 2,
@@ -65,6 +68,7 @@ LAYERS = {
     "_register": 4,
     "cli": 4,
     "config_schema": 4,
+    "doctor": 4,
     "evaluate": 4,
     "launch": 4,
     "run_checks": 4,
@@ -75,6 +79,7 @@ LAYERS = {
     "run_sources": 4,
     "run_stages": 4,
     "train": 4,
+    "weights_command": 4,
 }
 
 # What a layer must not import from outside the package. LAVIS' networks may be used from layer 1.

@@ -6,6 +6,7 @@ needs no second path for a single process.
 
 from __future__ import annotations
 
+import os
 from typing import Any, cast
 
 import torch
@@ -21,6 +22,11 @@ def is_distributed() -> bool:
 def get_rank() -> int:
     """Returns the rank of this process, 0 without a process group."""
     return dist.get_rank() if is_distributed() else 0
+
+
+def get_local_rank() -> int:
+    """Returns the number of this process on its machine as torchrun counts them, 0 without it."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
 
 
 def get_world_size() -> int:

@@ -13,6 +13,7 @@ from lavis.models.base_model import BaseModel
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
+from lavis_msmedcap.common.distributed import gather_objects, get_local_rank, is_distributed
 from lavis_msmedcap.common.errors import ConfigError, WeightsError
 from lavis_msmedcap.imaging.views import (
     normalize_clip,
@@ -25,6 +26,7 @@ from lavis_msmedcap.models.checkpoints import find_checkpoint, read_checkpoint
 from lavis_msmedcap.models.encoders.freeze import is_frozen
 from lavis_msmedcap.models.encoders.outputs import ImageEmbeds
 from lavis_msmedcap.models.feature_cache import FeatureCache
+from lavis_msmedcap.models.weight_files import Need, fetch, is_url, problems
 from lavis_msmedcap.models.weights import ExpectedKeys, load_strict, trainable_parameters
 
 # the paper's rule: only Q-Formers, queries and linear layers train (Fig. 2)
@@ -239,19 +241,53 @@ class DualBranchModel(BaseModel):
 
     @classmethod
     @abstractmethod
-    def missing_inputs(cls, model_cfg: Mapping[str, Any]) -> list[str]:
-        """Lists the weights files that a configuration names and that are not there."""
+    def backbone_needs(cls, settings: Mapping[str, Any]) -> list[Need]:
+        """Lists the published weights that the ``model:`` section names, in plain containers."""
 
     @classmethod
-    def require_inputs(cls, settings: Mapping[str, Any]) -> None:
-        """Checks before anything is built that all files are there.
+    def weight_needs(cls, settings: Mapping[str, Any]) -> list[Need]:
+        """Lists all weights that a configuration names, except checkpoints on this machine.
+
+        Those have a search of their own, `find_checkpoint`.
+        """
+        key = "finetuned" if settings.get("load_finetuned") else "stage1"
+        location = settings.get(key)
+        needs = cls.backbone_needs(settings)
+        if location and is_url(location):
+            needs.append(Need(f"model.{key}", location, "a checkpoint of a training run"))
+        return needs
+
+    @classmethod
+    def missing_inputs(cls, model_cfg: Mapping[str, Any]) -> list[str]:
+        """Lists the files that a configuration names and that cannot be had, each with the cure."""
+        settings = plain(model_cfg)
+        return problems(cls.weight_needs(settings), settings.get("offline", True))
+
+    @classmethod
+    def prepare_inputs(cls, settings: Mapping[str, Any]) -> None:
+        """Checks before anything is built that all files are there, and downloads what may be.
+
+        Downloads need ``offline: false``. In a process group the first rank of each machine
+        downloads and the others wait for it.
 
         Raises:
-            ConfigError: Naming every file that is not.
+            ConfigError: Naming every file that is not there and cannot be downloaded.
+            WeightsError: On every rank, if a download failed on one.
         """
-        problems = cls.missing_inputs(settings)
-        if problems:
-            raise ConfigError(problems, f"{settings.get('arch')} ({settings.get('model_type')})")
+        missing = cls.missing_inputs(settings)
+        if missing:
+            raise ConfigError(missing, f"{settings.get('arch')} ({settings.get('model_type')})")
+        if settings.get("offline", True):
+            return
+        failures = []
+        if get_local_rank() == 0 or not is_distributed():
+            try:
+                fetch(cls.weight_needs(settings), offline=False)
+            except WeightsError as error:
+                failures = [str(error)]
+        failures = gather_objects(failures)
+        if failures:
+            raise WeightsError("\n".join(dict.fromkeys(failures)))
 
     # --- checkpoints ------------------------------------------------------------------------------
 
@@ -287,7 +323,7 @@ class DualBranchModel(BaseModel):
         }
 
     def load_checkpoint(self, url_or_filename: str) -> None:
-        """Loads one of our checkpoints: file, run directory, or folder of runs (newest run)."""
+        """Loads one of our checkpoints: file, run directory, folder of runs (newest), address."""
         path = find_checkpoint(url_or_filename)
         state_dict, metadata = read_checkpoint(path)
         arch = metadata.get("arch")

@@ -24,9 +24,10 @@ from lavis_msmedcap.models.build import (
     active_branches,
     build_branch,
     load_text_tokenizer,
-    missing_weights,
     qformer_size,
+    weight_needs,
 )
+from lavis_msmedcap.models.weight_files import Need
 
 OBJECTIVES = ("itc", "itm", "lm")
 
@@ -196,7 +197,7 @@ class Blip2DualQformer(DualBranchModel):
     def from_config(cls, cfg: Any) -> Blip2DualQformer:
         """Builds the model from the ``model:`` section of a configuration."""
         settings = plain(cfg)
-        cls.require_inputs(settings)
+        cls.prepare_inputs(settings)
         tokenizer = load_text_tokenizer(settings["qformer"]["tokenizer"])
         size = qformer_size(settings["qformer"], len(tokenizer))
         chosen = active_branches(settings["branches"])
@@ -217,6 +218,6 @@ class Blip2DualQformer(DualBranchModel):
         return model
 
     @classmethod
-    def missing_inputs(cls, model_cfg: Mapping[str, Any]) -> list[str]:
-        """Lists the weights files that a configuration names and that are not there."""
-        return missing_weights(plain(model_cfg), stage=1)
+    def backbone_needs(cls, settings: Mapping[str, Any]) -> list[Need]:
+        """Lists the published weights that a configuration names."""
+        return weight_needs(settings, stage=1)

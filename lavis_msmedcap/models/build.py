@@ -9,10 +9,10 @@ from typing import Any
 from transformers import BertTokenizer
 
 from lavis_msmedcap.common.errors import WeightsError
-from lavis_msmedcap.common.paths import resolve_path
 from lavis_msmedcap.models.branch import QFormerBranch, QFormerSize
 from lavis_msmedcap.models.encoders.build import build_encoder
 from lavis_msmedcap.models.qformer_init import initialize_branch, initialize_layer_norm
+from lavis_msmedcap.models.weight_files import Need, Part, locate
 from lavis_msmedcap.models.weights import read_weights
 
 ENCODER_SETTINGS = ("name", "weights", "precision", "freeze_ln")  # all others are sizes
@@ -25,6 +25,9 @@ QFORMER_SIZES = (
     "dropout",
     "initializer_range",
 )
+
+TOKENIZER_KEY = "model.qformer.tokenizer"
+TEXT_TOKENIZER = Part(names=("vocab.txt",))
 
 logger = logging.getLogger(__name__)
 
@@ -42,12 +45,12 @@ def active_branches(branches: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]
 
 
 def load_text_tokenizer(folder: str) -> BertTokenizer:
-    """Loads the Q-Former's WordPiece tokenizer from a local folder and adds [DEC].
+    """Loads the Q-Former's WordPiece tokenizer from a folder on this machine and adds [DEC].
 
     Raises:
         WeightsError: If the folder has no ``vocab.txt``.
     """
-    path = resolve_path(folder)
+    path = locate(folder, TEXT_TOKENIZER)
     if not (path / "vocab.txt").is_file():
         raise WeightsError(f"Q-Former tokenizer: no vocab.txt in {path} (model.qformer.tokenizer)")
     tokenizer = BertTokenizer(str(path / "vocab.txt"), do_lower_case=True)
@@ -79,7 +82,7 @@ def build_branch(
     """
     encoder_settings = settings["encoder"]
     location = encoder_settings.get("weights")
-    weights = None if location is None else read_weights(resolve_path(location))
+    weights = None if location is None else read_weights(locate(location))
     if weights is None:
         logger.warning("branch %s: the frozen encoder has RANDOM weights (weights: null)", name)
     encoder = build_encoder(
@@ -94,44 +97,32 @@ def build_branch(
     start = settings.get("init", "scratch")
     if start != "scratch":
         initialize = initialize_branch if embed_dim is not None else initialize_layer_norm
-        report = initialize(branch, read_weights(resolve_path(start)), str(start))
+        report = initialize(branch, read_weights(locate(start)), str(start))
         for line in report.lines():
             logger.info("branch %s: %s", name, line)
     return branch
 
 
-def missing_weights(model: Mapping[str, Any], stage: int) -> list[str]:
-    """Lists every weights file that a model configuration names and that is not there.
-
-    Nothing is built or downloaded.
+def weight_needs(model: Mapping[str, Any], stage: int) -> list[Need]:
+    """Lists the weights that the branches of a model configuration name.
 
     Args:
         model: The ``model:`` section.
         stage: 1 or 2; stage 2 takes its Q-Formers from stage 1, and only the layer norm behind
             the CLIP branch's ViT from the starting weights.
-
-    Returns:
-        One sentence per missing file, with the key that names it and the cure.
     """
-    wanted: dict[str, tuple[Any, str]] = {
-        "model.qformer.tokenizer": (
-            model.get("qformer", {}).get("tokenizer"),
-            "the folder with vocab.txt of bert-base-uncased",
-        )
-    }
+    tokenizer = model.get("qformer", {}).get("tokenizer")
+    what = "the folder with vocab.txt of bert-base-uncased"
+    needs = [] if tokenizer is None else [Need(TOKENIZER_KEY, tokenizer, what, TEXT_TOKENIZER)]
     for name, settings in (model.get("branches") or {}).items():
         if not settings:
             continue
         key = f"model.branches.{name}"
-        what = "EVA-CLIP ViT-g (eva_vit_g.pth)" if name == "clip" else "a SAM checkpoint"
-        wanted[f"{key}.encoder.weights"] = (settings["encoder"].get("weights"), what)
-        if settings.get("init", "scratch") != "scratch" and (stage == 1 or name == "clip"):
-            wanted[f"{key}.init"] = (
-                settings["init"],
-                "a BLIP-2 stage-1 checkpoint or BERT weights, or 'scratch'",
-            )
-    return [
-        f"{key}: {resolve_path(value)} does not exist; put {what} there or set {key} to its path"
-        for key, (value, what) in wanted.items()
-        if value is not None and not resolve_path(value).exists()
-    ]
+        weights, init = settings["encoder"].get("weights"), settings.get("init", "scratch")
+        if weights is not None:
+            what = "EVA-CLIP ViT-g (eva_vit_g.pth)" if name == "clip" else "a SAM checkpoint"
+            needs.append(Need(f"{key}.encoder.weights", weights, what))
+        if init != "scratch" and (stage == 1 or name == "clip"):
+            what = "a BLIP-2 stage-1 checkpoint or BERT weights, or 'scratch'"
+            needs.append(Need(f"{key}.init", init, what))
+    return needs

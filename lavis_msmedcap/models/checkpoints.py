@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lavis_msmedcap.common.errors import WeightsError
-from lavis_msmedcap.common.paths import resolve_path
+from lavis_msmedcap.models.weight_files import locate
 
 FORMAT_NAME = "lavis_msmedcap"
 FORMAT_VERSION = "1"
@@ -85,13 +85,14 @@ def find_checkpoint(location: str | os.PathLike[str]) -> Path:
     """Finds the checkpoint that a configuration means.
 
     Args:
-        location: A checkpoint file, a run directory, or a folder of run directories (the newest
-            run that holds a checkpoint is taken). Best goes before last.
+        location: A checkpoint file, a run directory, a folder of run directories (the newest run
+            that holds a checkpoint is taken), or the address of a file that has been downloaded.
+            Best goes before last.
 
     Raises:
         WeightsError: If there is none.
     """
-    path = resolve_path(location)
+    path = locate(os.fspath(location))
     if path.is_file():
         return path
     for name in CHECKPOINT_NAMES:

@@ -13,27 +13,33 @@ from lavis.common.registry import registry
 from torch import Tensor, nn
 
 from lavis_msmedcap.common.errors import WeightsError
-from lavis_msmedcap.common.paths import package_path, resolve_path
+from lavis_msmedcap.common.paths import package_path
 from lavis_msmedcap.models.base import DualBranchModel, logger, plain
 from lavis_msmedcap.models.branch import QFormerBranch
 from lavis_msmedcap.models.build import (
     active_branches,
     build_branch,
     load_text_tokenizer,
-    missing_weights,
     qformer_size,
+    weight_needs,
 )
 from lavis_msmedcap.models.captioner import caption_loss, concat_prefix
 from lavis_msmedcap.models.checkpoints import find_checkpoint, read_checkpoint
 from lavis_msmedcap.models.decoding import generate
 from lavis_msmedcap.models.opt import (
+    TOKENIZER_NAMES,
     caption_inputs,
     decode_captions,
     end_of_caption_id,
     load_opt,
+    missing_files,
     prompt_inputs,
 )
+from lavis_msmedcap.models.weight_files import Need, Part, is_url, locate
 from lavis_msmedcap.models.weights import ExpectedKeys
+
+OPT_WEIGHTS = Part(lacks=missing_files)
+OPT_TOKENIZER = Part(names=TOKENIZER_NAMES)
 
 # parts of a stage-1 branch that captioning has no use for, as patterns
 TEXT_HALF = "the text half of the Q-Former serves stage 1 only"
@@ -230,11 +236,11 @@ class MSMedCap(DualBranchModel):
     def from_config(cls, cfg: Any) -> MSMedCap:
         """Builds the model from the ``model:`` section of a configuration."""
         settings = plain(cfg)
-        cls.require_inputs(settings)
+        cls.prepare_inputs(settings)
         llm = settings["llm"]
         opt_model, opt_tokenizer = load_opt(
-            resolve_path(llm["weights"]),
-            resolve_path(llm["tokenizer"]),
+            locate(llm["weights"], OPT_WEIGHTS),
+            locate(llm["tokenizer"], OPT_TOKENIZER),
             llm.get("precision", "fp32"),
         )
         vocab_size = len(load_text_tokenizer(settings["qformer"]["tokenizer"]))
@@ -261,20 +267,18 @@ class MSMedCap(DualBranchModel):
         return model
 
     @classmethod
+    def backbone_needs(cls, settings: Mapping[str, Any]) -> list[Need]:
+        """Lists the published weights that a configuration names."""
+        needs = weight_needs(settings, stage=2)
+        llm, what = settings.get("llm", {}), "the Hugging Face folder of OPT"
+        for key, part in (("weights", OPT_WEIGHTS), ("tokenizer", OPT_TOKENIZER)):
+            needs.append(Need(f"model.llm.{key}", llm[key], what, part))
+        return needs
+
+    @classmethod
     def missing_inputs(cls, model_cfg: Mapping[str, Any]) -> list[str]:
-        """Lists the weights files that a configuration names and that are not there."""
-        settings = plain(model_cfg)
-        problems = missing_weights(settings, stage=2)
-        llm = settings.get("llm", {})
-        for key, wanted in (("weights", "config.json"), ("tokenizer", "vocab.json")):
-            path = resolve_path(llm[key])
-            folder = path.parent if path.is_file() else path  # weights may be named file by file
-            if not (folder / wanted).is_file():
-                problems.append(
-                    f"model.llm.{key}: no {wanted} at {folder}; put the Hugging Face folder of OPT "
-                    f"there or set model.llm.{key} to its path"
-                )
-        return problems + _missing_checkpoint(settings)
+        """Lists the files that a configuration names and that cannot be had, each with the cure."""
+        return super().missing_inputs(model_cfg) + _missing_checkpoint(plain(model_cfg))
 
 
 STAGE1_CURE = (
@@ -286,7 +290,7 @@ STAGE1_CURE = (
 def _missing_checkpoint(settings: Mapping[str, Any]) -> list[str]:
     """Says which of our own checkpoints a configuration names in vain."""
     key = "finetuned" if settings.get("load_finetuned") else "stage1"
-    if not settings.get(key):
+    if not settings.get(key) or is_url(settings[key]):
         return []
     try:
         find_checkpoint(settings[key])

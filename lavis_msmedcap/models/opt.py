@@ -279,6 +279,22 @@ def _weight_files(weights: Path) -> list[Path]:
     return [path.parent / name for name in sorted(shards)]
 
 
+def missing_files(weights: Path) -> list[str]:
+    """Lists the files that :func:`load_opt` would not find, shards of an index included.
+
+    Args:
+        weights: As for :func:`load_opt`.
+    """
+    folder = weights.parent if weights.is_file() else weights
+    missing = [] if (folder / "config.json").is_file() else ["config.json"]
+    if not weights.is_file() and not any((weights / name).is_file() for name in WEIGHTS_NAMES):
+        return [*missing, f"{WEIGHTS_NAMES[0]} (or {WEIGHTS_NAMES[2]})"]
+    try:
+        return missing + [path.name for path in _weight_files(weights) if not path.is_file()]
+    except WeightsError:  # an index that cannot be read: told in full when it is loaded
+        return missing
+
+
 def _load_weights(model: OPTForCausalLM, weights: Path) -> None:
     """Fills the model, every key accounted for."""
     tensors: dict[str, Tensor] = {}

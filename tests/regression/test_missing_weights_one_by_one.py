@@ -15,4 +15,4 @@ def test_all_of_them_are_told_at_once(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(ConfigError) as caught:
         load_model("msmedcap", "paper")
     assert len(caught.value.problems) >= 6
-    assert f"model.llm.weights: no config.json at {tmp_path}/weights/opt-2.7b;" in str(caught.value)
+    assert f"model.llm.weights: opt-2.7b is in none of {tmp_path}/weights, " in str(caught.value)

@@ -1,0 +1,96 @@
+"""A file server on this machine that can resume, cut connections and change files."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+
+class FileServer:
+    """Serves ``files`` (path to bytes) and notes in ``ranges`` what was asked for.
+
+    Attributes:
+        files: Content by path.
+        ranges: ``Range`` header of each request, None without one.
+        cut_after: Bytes after which each of the next answers ends; an answer uses one up.
+        statuses: Answers to give instead of the file, used up one by one.
+        knows_ranges: Whether ``Range`` is honoured.
+        headers: More headers of every answer.
+    """
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+        self.ranges: list[str | None] = []
+        self.cut_after: list[int] = []
+        self.statuses: list[int] = []
+        self.knows_ranges = True
+        self.headers: dict[str, str] = {}
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                outer.answer(self)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.thread = threading.Thread(target=self.http.serve_forever, args=(0.02,), daemon=True)
+        self.thread.start()
+
+    def url(self, path: str) -> str:
+        return f"http://127.0.0.1:{self.http.server_port}{path}"
+
+    def answer(self, request: BaseHTTPRequestHandler) -> None:
+        asked = request.headers.get("Range")
+        self.ranges.append(asked)
+        content = self.files.get(request.path)
+        status = self.statuses.pop(0) if self.statuses else 200 if content is not None else 404
+        if status != 200 or content is None:
+            request.send_response(status)
+            request.send_header("Content-Length", "0")
+            request.end_headers()
+            return
+        start = 0
+        if asked and self.knows_ranges:
+            start = int(asked.removeprefix("bytes=").rstrip("-"))
+            request.send_response(206)
+            request.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        else:
+            request.send_response(200)
+        request.send_header("ETag", f'"{hashlib.md5(content).hexdigest()}"')
+        request.send_header("Content-Length", str(len(content) - start))
+        for name, value in self.headers.items():
+            request.send_header(name, value)
+        request.end_headers()
+        body = content[start:]
+        cut = self.cut_after.pop(0) if self.cut_after else None
+        with contextlib.suppress(BrokenPipeError):  # whoever asked has seen enough
+            request.wfile.write(body[:cut])
+        if cut is not None:
+            request.close_connection = True
+
+    def close(self) -> None:
+        self.http.shutdown()
+        self.http.server_close()
+        self.thread.join()
+
+
+def google_hash(content: bytes) -> str:
+    """The header that Google Storage sends."""
+    return f"crc32c=AAAAAA==,md5={base64.b64encode(hashlib.md5(content).digest()).decode()}"
+
+
+@pytest.fixture
+def server() -> Iterator[FileServer]:
+    running = FileServer()
+    yield running
+    running.close()
