@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import lavis_msmedcap
-from lavis_msmedcap import evaluate, train
+from lavis_msmedcap import convert_checkpoint, evaluate, train
 from lavis_msmedcap.common.errors import ConfigError
 from lavis_msmedcap.common.startup import prepare_process
 
@@ -90,6 +90,12 @@ COMMANDS = (
     Command("evaluate", "evaluate a trained model", train.add_run_arguments, _evaluate),
     Command("phantom", "generate the phantom data sets", _add_phantom_arguments, _phantom),
     Command("config", "print a resolved configuration, checked", _add_config_arguments, _config),
+    Command(
+        "convert-checkpoint",
+        "convert a checkpoint to the names of BLIP-2 or of the authors' code, and back",
+        convert_checkpoint.add_arguments,
+        convert_checkpoint.run,
+    ),
     Command("version", "print the version", _no_arguments, _version),
 )
 

@@ -39,6 +39,7 @@ LAYERS = {
     "models.logits": 1,
     "models.opt": 1,
     "models.opt_cache": 1,
+    "models.checkpoint_names": 1,
     "models.weights": 1,
     # 2 assemblies: parts put together; no configuration object
     "evaluation": 2,
@@ -49,7 +50,9 @@ LAYERS = {
     "models.build": 2,
     "models.captioner": 2,
     "models.checkpoints": 2,
+    "models.conversion": 2,
     "models.qformer_init": 2,
+    "models.starting_points": 2,
     # 3 LAVIS seams: the classes in LAVIS' registry and what only they use
     "processors": 3,
     "tasks": 3,
@@ -64,6 +67,7 @@ LAYERS = {
     "_register": 4,
     "cli": 4,
     "config_schema": 4,
+    "convert_checkpoint": 4,
     "evaluate": 4,
     "launch": 4,
     "run_checks": 4,

@@ -22,7 +22,7 @@ from lavis_msmedcap.models.base import DualBranchModel, plain
 from lavis_msmedcap.models.branch import QFormerBranch
 from lavis_msmedcap.models.build import (
     active_branches,
-    build_branch,
+    build_branches,
     load_text_tokenizer,
     missing_weights,
     qformer_size,
@@ -200,12 +200,8 @@ class Blip2DualQformer(DualBranchModel):
         tokenizer = load_text_tokenizer(settings["qformer"]["tokenizer"])
         size = qformer_size(settings["qformer"], len(tokenizer))
         chosen = active_branches(settings["branches"])
-        branches = {
-            name: build_branch(name, branch, size, settings["embed_dim"])
-            for name, branch in chosen.items()
-        }
         model = cls(
-            branches,
+            build_branches(settings, size, settings["embed_dim"]),
             {name: branch["train_on"] for name, branch in chosen.items()},
             tokenizer,
             settings["max_txt_len"],

@@ -12,8 +12,19 @@ from lavis_msmedcap.common.errors import WeightsError
 from lavis_msmedcap.common.paths import resolve_path
 from lavis_msmedcap.models.branch import QFormerBranch, QFormerSize
 from lavis_msmedcap.models.encoders.build import build_encoder
-from lavis_msmedcap.models.qformer_init import initialize_branch, initialize_layer_norm
-from lavis_msmedcap.models.weights import read_weights
+from lavis_msmedcap.models.qformer_init import (
+    initialize_branch,
+    initialize_from_branch,
+    initialize_layer_norm,
+    vit_of_checkpoint,
+)
+from lavis_msmedcap.models.starting_points import (
+    StartingPoint,
+    starting_points,
+    starting_problems,
+    word_hint,
+)
+from lavis_msmedcap.models.weights import LoadReport, read_weights
 
 ENCODER_SETTINGS = ("name", "weights", "precision", "freeze_ln")  # all others are sizes
 QFORMER_SIZES = (
@@ -61,6 +72,48 @@ def qformer_size(settings: Mapping[str, Any], vocab_size: int) -> QFormerSize:
     return QFormerSize(vocab_size=vocab_size, **sizes)
 
 
+def build_branches(
+    model: Mapping[str, Any],
+    size: QFormerSize,
+    embed_dim: int | None,
+    llm_width: int | None = None,
+) -> dict[str, QFormerBranch]:
+    """Builds the branches of a model with their frozen encoders and starting weights.
+
+    Args:
+        model: The ``model:`` section.
+        size: Sizes of the Q-Formers.
+        embed_dim: E, or None for stage 2, where only layer norms need starting weights.
+        llm_width: D_lm, or None for stage 1.
+
+    Raises:
+        WeightsError: If a file is missing or does not fit.
+    """
+    branches = {
+        name: build_branch(name, settings, size, embed_dim, llm_width)
+        for name, settings in active_branches(model["branches"]).items()
+    }
+    stage = 2 if embed_dim is None else 1
+    for name, point in starting_points(model, stage).items():
+        for line in _start(name, point, branches, stage).lines():
+            logger.info("branch %s: %s", name, line)
+    return branches
+
+
+def _start(
+    name: str, point: StartingPoint, branches: Mapping[str, QFormerBranch], stage: int
+) -> LoadReport:
+    """Fills one branch from its starting point, only its layer norm for stage 2."""
+    branch = branches[name]
+    if point.branch is not None:
+        return initialize_from_branch(branch, branches[point.branch], f"branch {point.branch}")
+    source = str(point.file)
+    weights = read_weights(resolve_path(source))
+    if stage == 1:
+        return initialize_branch(branch, weights, source, name)
+    return initialize_layer_norm(branch, weights, source)
+
+
 def build_branch(
     name: str,
     settings: Mapping[str, Any],
@@ -68,7 +121,7 @@ def build_branch(
     embed_dim: int | None,
     llm_width: int | None = None,
 ) -> QFormerBranch:
-    """Builds one branch with its frozen encoder and starting weights.
+    """Builds one branch with its frozen encoder; the Q-Former has random weights.
 
     Args:
         name: Branch name, for the log.
@@ -79,7 +132,8 @@ def build_branch(
     """
     encoder_settings = settings["encoder"]
     location = encoder_settings.get("weights")
-    weights = None if location is None else read_weights(resolve_path(location))
+    file = None if location is None else read_weights(resolve_path(location))
+    weights = None if file is None else vit_of_checkpoint(file, str(location))
     if weights is None:
         logger.warning("branch %s: the frozen encoder has RANDOM weights (weights: null)", name)
     encoder = build_encoder(
@@ -91,12 +145,9 @@ def build_branch(
         encoder_settings.get("freeze_ln", True),
     )
     branch = QFormerBranch(encoder, size, settings["num_query_token"], embed_dim, llm_width)
-    start = settings.get("init", "scratch")
-    if start != "scratch":
-        initialize = initialize_branch if embed_dim is not None else initialize_layer_norm
-        report = initialize(branch, read_weights(resolve_path(start)), str(start))
-        for line in report.lines():
-            logger.info("branch %s: %s", name, line)
+    if file is not None:  # a BLIP-2 checkpoint brings the layer norm too
+        for line in initialize_layer_norm(branch, file, str(location)).lines():
+            logger.info("branch %s: encoder's layer norm: %s", name, line)
     return branch
 
 
@@ -125,13 +176,18 @@ def missing_weights(model: Mapping[str, Any], stage: int) -> list[str]:
         key = f"model.branches.{name}"
         what = "EVA-CLIP ViT-g (eva_vit_g.pth)" if name == "clip" else "a SAM checkpoint"
         wanted[f"{key}.encoder.weights"] = (settings["encoder"].get("weights"), what)
-        if settings.get("init", "scratch") != "scratch" and (stage == 1 or name == "clip"):
-            wanted[f"{key}.init"] = (
-                settings["init"],
-                "a BLIP-2 stage-1 checkpoint or BERT weights, or 'scratch'",
-            )
-    return [
-        f"{key}: {resolve_path(value)} does not exist; put {what} there or set {key} to its path"
+    for point in starting_points(model, stage).values():
+        what = "the weights of bert-base-uncased" if point.is_bert else "a BLIP-2 checkpoint"
+        wanted[point.key] = (point.file, what)
+    return starting_problems(model, stage) + [
+        _not_there(key, value, what)
         for key, (value, what) in wanted.items()
         if value is not None and not resolve_path(value).exists()
     ]
+
+
+def _not_there(key: str, value: str, what: str) -> str:
+    hint = word_hint(value) if key.endswith(".init") else None
+    if hint:
+        return f"{key} {hint}"
+    return f"{key}: {resolve_path(value)} does not exist; put {what} there or set {key} to its path"
