@@ -59,7 +59,7 @@ def read_weights_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             f"{path} holds Python objects besides tensors; such files can run code when opened and "
             "are refused. Convert it to safetensors on a machine that you trust it on"
         ) from error
-    except (SafetensorError, RuntimeError, EOFError, ValueError) as error:
+    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
         raise WeightsError(f"weights file {path} is damaged: {error}") from error
     for wrapper in ("model", "state_dict"):
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):

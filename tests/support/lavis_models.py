@@ -35,6 +35,7 @@ def lavis_stage2(settings: dict[str, Any], branch: str = "clip") -> Blip2OPT:
     return model(
         num_query_token=settings["branches"][branch]["num_query_token"],
         opt_model=settings["llm"]["weights"],
+        prompt=settings["prompt"],
         max_txt_len=settings["max_txt_len"],
     ).float()
 
