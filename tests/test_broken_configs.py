@@ -453,9 +453,9 @@ def test_paper_scale_without_data_lists_everything(
     for part in (
         "model.qformer.tokenizer",
         "model.branches.clip.encoder.weights",
-        "model.branches.clip.init",
+        "model.pretrained.blip2",
         "model.branches.sam.encoder.weights",
-        "model.branches.sam.init",
+        "model.pretrained.bert",
         "coco2014_caption",
         "roco",
         "medicat",
