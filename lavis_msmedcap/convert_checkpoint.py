@@ -92,7 +92,7 @@ def run(args: argparse.Namespace) -> None:
         save_checkpoint,
         save_foreign,
     )
-    from lavis_msmedcap.models.conversion import convert
+    from lavis_msmedcap.models.conversion import ADDED, convert
 
     path = find_checkpoint(args.source)
     checkpoint = read_any_checkpoint(path, args.branch)
@@ -108,8 +108,14 @@ def run(args: argparse.Namespace) -> None:
     args.target.parent.mkdir(parents=True, exist_ok=True)
     save = save_checkpoint if args.to == "ours" else save_foreign
     save(args.target, converted.tensors, converted.metadata)
-    lines = [*converted.report.lines(), f"wrote {len(converted.tensors)} tensors to {args.target}"]
-    sys.stdout.write("\n".join([f"{path}: names of {checkpoint.kind}", *lines, ""]))
+    added = len(json.loads(converted.metadata.get(ADDED, "[]")))
+    lines = [
+        f"{path}: names of {checkpoint.kind}",
+        *converted.report.lines(),
+        f"wrote {len(converted.tensors)} tensors to {args.target}",
+        *([f"  added (second names, layer norm): {added}"] if added else []),
+    ]
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
 
 
 def _check_target(target: Path, kind: str, force: bool) -> None:
@@ -142,10 +148,13 @@ def _model_settings(args: argparse.Namespace, arch: str | None) -> dict[str, Any
 
 
 def _require_settings(args: argparse.Namespace, metadata: dict[str, str], path: Path) -> None:
+    """Asks for the settings of a file of others; one that was converted from ours has its own."""
+    from lavis_msmedcap.models.conversion import ADDED
+
     found = metadata.get("arch")
     if args.arch is not None and args.arch != found:
         raise WeightsError(f"{path} is of a {found} by its names, not of a {args.arch}")
-    if "model" not in metadata and args.arch is None:
+    if not {"model", ADDED} & set(metadata) and args.arch is None:
         raise WeightsError(
             f"{path} does not say with which settings it was trained; give the run configuration "
             f"with --cfg-path, or --arch {found} to write a checkpoint without them"

@@ -21,7 +21,7 @@ from lavis_msmedcap.imaging.views import (
     views_from_clip_normalized,
 )
 from lavis_msmedcap.models.branch import QFormerBranch
-from lavis_msmedcap.models.checkpoint_names import NOT_TRAINED, OURS
+from lavis_msmedcap.models.checkpoint_names import AUTHORS, NOT_TRAINED, OURS
 from lavis_msmedcap.models.checkpoints import Checkpoint, find_checkpoint, read_any_checkpoint
 from lavis_msmedcap.models.encoders.outputs import ImageEmbeds
 from lavis_msmedcap.models.weights import (
@@ -46,6 +46,10 @@ EMPTY_BRANCH_CURE = (
     "The file holds nothing of the {0} branch, which would stay untrained. Leave the branch out "
     "(model.branches.{0}=null), or train it: a file of one branch can be its starting point in "
     "stage 1 (model.branches.<name>.init)."
+)
+AUTHORS_CURE = (
+    " The SAM branch of the authors' checkpoints reads channels: "
+    "model.branches.sam.encoder.tokens=channel."
 )
 
 logger = logging.getLogger(__name__)
@@ -257,44 +261,41 @@ class DualBranchModel(BaseModel):
         state_dict: Mapping[str, Tensor],
         source: str = "state dict",
         expected: ExpectedKeys | None = None,
-        norms: bool = False,
+        kind: str = OURS,
     ) -> None:
         """Loads a checkpoint's tensors; every key must be explained.
 
-        The frozen layer norm behind a ViT is loaded too where the checkpoint has it.
+        The frozen layer norm behind a ViT is loaded too where the checkpoint has it. One of another
+        code must, because its Q-Former was trained behind that one.
 
         Args:
             state_dict: Tensors by our names.
             source: Named in messages.
             expected: Keys that may be missing or unused.
-            norms: Whether the checkpoint must have those layer norms.
+            kind: What the checkpoint was, see `checkpoint_names`.
 
         Raises:
             WeightsError: Naming missing, unexpected, wrongly shaped and non-finite tensors.
         """
         targets = self.trainable_state_dict()
         for name, value in self.state_dict().items():
-            if ".encoder.ln." in name and (norms or name in state_dict):
+            if ".encoder.ln." in name and (kind != OURS or name in state_dict):
                 targets[name] = value
         absent = [b for b in self.branches if not any(f"branches.{b}." in k for k in state_dict)]
         cure = EMPTY_BRANCH_CURE.format(absent[0]) if absent else USUAL_CURE
+        cure += AUTHORS_CURE if kind == AUTHORS else ""
         report = load_strict(targets, state_dict, source, expected, cure)
         for line in report.lines():
             logger.info(line)
 
     def _load_any(self, checkpoint: Checkpoint, source: str, expected: ExpectedKeys) -> None:
-        """Loads a checkpoint of any kind.
-
-        A Q-Former of another code was trained behind a layer norm that its file must bring: there
-        it is not frozen.
-        """
-        foreign = checkpoint.kind != OURS
-        if foreign:
+        """Loads a checkpoint of any kind."""
+        if checkpoint.kind != OURS:
             unused = {**expected.unused, **NOT_TRAINED, **self.FOREIGN_EXTRAS}
             expected = ExpectedKeys(expected.missing, unused)
             source = f"{source} (names of {checkpoint.kind})"
             self._check_vit(checkpoint.tensors, source)
-        self.load_trainable_state_dict(checkpoint.tensors, source, expected, norms=foreign)
+        self.load_trainable_state_dict(checkpoint.tensors, source, expected, checkpoint.kind)
 
     def _check_vit(self, tensors: Mapping[str, Tensor], source: str) -> None:
         """Refuses a checkpoint that was trained with another ViT, where it brings that along."""

@@ -11,6 +11,7 @@ from transformers import BertTokenizer
 from lavis_msmedcap.common.errors import WeightsError
 from lavis_msmedcap.common.paths import resolve_path
 from lavis_msmedcap.models.branch import QFormerBranch, QFormerSize
+from lavis_msmedcap.models.checkpoint_names import kind_of
 from lavis_msmedcap.models.encoders.build import build_encoder
 from lavis_msmedcap.models.qformer_init import (
     initialize_branch,
@@ -109,6 +110,11 @@ def _start(
         return initialize_from_branch(branch, branches[point.branch], f"branch {point.branch}")
     source = str(point.file)
     weights = read_weights(resolve_path(source))
+    is_bert = kind_of(weights) is None
+    if point.key.startswith("model.pretrained.") and point.is_bert != is_bert:
+        wanted = "a BERT (bert.*)" if point.is_bert else "a checkpoint of a Q-Former (Qformer.*)"
+        found = ", ".join(sorted(weights)[:3])
+        raise WeightsError(f"{point.key}: {source} has keys like {found}; expected {wanted}")
     if stage == 1:
         return initialize_branch(branch, weights, source, name)
     return initialize_layer_norm(branch, weights, source)

@@ -24,7 +24,6 @@ from torch import Tensor, equal
 from lavis_msmedcap.common.errors import WeightsError
 
 OURS, BLIP2, AUTHORS = "ours", "blip2", "authors"
-KINDS = (OURS, BLIP2, AUTHORS)
 BRANCHES = ("clip", "sam")
 SAM_PREFIX = "sam_"  # of the authors' second branch
 

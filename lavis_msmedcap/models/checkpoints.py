@@ -151,7 +151,8 @@ def read_any_checkpoint(path: Path, branch: str | None = None) -> Checkpoint:
             "(Qformer.*) or the authors' (sam_Qformer.*)"
         )
     named = settle_aliases(to_ours(tensors, branch or metadata.get("branch", "clip")), str(path))
-    return Checkpoint(str(kind), named, {**metadata, "arch": arch_of(named) or "unknown model"})
+    arch = arch_of(named) or metadata.get("arch", "unknown model")
+    return Checkpoint(str(kind), named, {**metadata, "arch": arch})
 
 
 def _is_ours(path: Path) -> bool:

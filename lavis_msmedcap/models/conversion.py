@@ -86,6 +86,7 @@ def convert(
     report.loaded = len(tensors)
     if kind == OURS:
         return Converted(tensors, metadata, report)
+    from_ours(tensors, kind)  # a kind that cannot hold the branches is told before what else lacks
     complete = with_aliases(tensors)
     if "clip" in branches_of(tensors) and f"{LAYER_NORM}weight" not in tensors:
         if layer_norm is None:

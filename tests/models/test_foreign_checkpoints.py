@@ -182,6 +182,7 @@ def spoil(state: dict[str, Tensor]) -> None:
         (drop_sam, ["missing: branches.sam.qformer.bert.encoder.layer.{0,1}.attention"]),
         (rename, [f"missing: branches.clip.qformer.{LAYER}", f"unexpected: .*{LAYER}x"]),
         (reshape, [r"wrong shape: branches.sam.query_tokens is \(1, 9, 16\).*\(1, 4, 16\)"]),
+        (reshape, ["model.branches.sam.encoder.tokens=channel"]),
         (spoil, ["not finite: branches.clip.llm_proj.bias"]),
         (lambda state: state.pop("ln_vision.bias"), ["missing: branches.clip.encoder.ln.bias"]),
         (lambda state: state.update({"t5_proj.bias": torch.ones(1)}), ["unexpected: t5_proj.bias"]),

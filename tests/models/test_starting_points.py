@@ -137,6 +137,14 @@ def test_a_checkpoint_of_other_sizes_is_an_error_that_names_them(
         build(with_init(stage1_settings, clip="blip2"))
 
 
+def test_a_word_and_its_file_must_agree(
+    stage1_settings: dict[str, Any], blip2: dict[str, Tensor]
+) -> None:
+    stage1_settings["pretrained"]["bert"] = stage1_settings["pretrained"]["blip2"]
+    with pytest.raises(WeightsError, match=r"model\.pretrained\.bert: .*expected a BERT"):
+        build(with_init(stage1_settings, sam="bert"))
+
+
 @pytest.mark.parametrize(
     ("init", "drop", "parts"),
     [
