@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import lavis_msmedcap
-from lavis_msmedcap import doctor, evaluate, train, weights_command
+from lavis_msmedcap import convert_checkpoint, doctor, evaluate, train, weights_command
 from lavis_msmedcap.common.errors import ConfigError
 from lavis_msmedcap.common.startup import prepare_process
 
@@ -101,6 +101,12 @@ COMMANDS = (
     Command("config", "print a resolved configuration, checked", _add_config_arguments, _config),
     Command("weights", "list or download weights", weights_command.add_arguments, _weights),
     Command("doctor", "what this machine lacks", doctor.add_arguments, doctor.run),
+    Command(
+        "convert-checkpoint",
+        "convert a checkpoint to the names of BLIP-2 or of the authors' code, and back",
+        convert_checkpoint.add_arguments,
+        convert_checkpoint.run,
+    ),
     Command("version", "print the version", _no_arguments, _version),
 )
 

@@ -54,7 +54,7 @@ BRANCH_KEYS: dict[str, Node] = {
         help="domains whose samples train the branch's Q-Former",
     ),
     "num_query_token": Key(int, required=True, minimum=1, help="number of learned queries"),
-    "init": Key(str, help="scratch, or a BLIP-2 checkpoint or a BERT: path, address or name"),
+    "init": Key(str, help="scratch, blip2, bert, the other branch, or a checkpoint's path or name"),
 }
 BRANCHES = Section(
     {
@@ -80,12 +80,14 @@ QFORMER = Section(
     required=True,
     help="sizes and tokenizer of the Q-Formers",
 )
+PRETRAINED = Section({"blip2": PATH, "bert": PATH}, help="files behind init: blip2 and init: bert")
 MODEL_KEYS: dict[str, Node] = {
     "arch": Key(str, required=True, help="the registered model"),
     "model_type": Key(str, required=True, help="which packaged default it starts from"),
     "offline": Key(bool, help="true never downloads weights"),
     "load_finetuned": Key(bool),
     "finetuned": PATH,
+    "pretrained": PRETRAINED,
     "branches": BRANCHES,
     "qformer": QFORMER,
     "max_txt_len": Key(int, required=True, minimum=1, help="longest text in tokens"),

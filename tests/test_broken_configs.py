@@ -336,7 +336,7 @@ def put(value: Any, *keys: str) -> Callable[[dict[str, Any]], None]:
 
 
 BROKEN_FILES = {
-    "unknown_top_level": (put({}, "trainer"), "'trainer' is unknown", "model, run, scale"),
+    "unknown_top_level": (put({}, "trainer"), "'trainer' is unknown", "model, name, run, scale"),
     "preprocess": (put({}, "preprocess"), "preprocess:", "datasets.<name>.vis_processor"),
     "no_task": (drop("run", "task"), "run.task is missing", "the registered task"),
     "no_arch": (drop("model", "arch"), "model.arch is missing", "blip2_dual_qformer"),
@@ -453,9 +453,9 @@ def test_paper_scale_without_data_lists_everything(
     for part in (
         "model.qformer.tokenizer",
         "model.branches.clip.encoder.weights",
-        "model.branches.clip.init",
+        "model.pretrained.blip2",
         "model.branches.sam.encoder.weights",
-        "model.branches.sam.init",
+        "model.pretrained.bert",
         "coco2014_caption",
         "roco",
         "medicat",

@@ -42,6 +42,7 @@ LAYERS = {
     "models.weight_catalog": 1,
     "models.weight_download": 1,
     "models.weight_files": 1,
+    "models.checkpoint_names": 1,
     "models.weights": 1,
     # 2 assemblies: parts put together; no configuration object
     "evaluation": 2,
@@ -53,7 +54,9 @@ LAYERS = {
     "models.captioner": 2,
     "models.checkpoints": 2,
     "models.feature_cache": 2,
+    "models.conversion": 2,
     "models.qformer_init": 2,
+    "models.starting_points": 2,
     # 3 LAVIS seams: the classes in LAVIS' registry and what only they use
     "processors": 3,
     "tasks": 3,
@@ -69,6 +72,7 @@ LAYERS = {
     "cli": 4,
     "config_schema": 4,
     "doctor": 4,
+    "convert_checkpoint": 4,
     "evaluate": 4,
     "launch": 4,
     "run_checks": 4,

@@ -22,7 +22,7 @@ from lavis_msmedcap.models.base import DualBranchModel, plain
 from lavis_msmedcap.models.branch import QFormerBranch
 from lavis_msmedcap.models.build import (
     active_branches,
-    build_branch,
+    build_branches,
     load_text_tokenizer,
     qformer_size,
     weight_needs,
@@ -57,6 +57,8 @@ class Blip2DualQformer(DualBranchModel):
         model_type: str(package_path(f"configs/models/blip2_dual_qformer_{model_type}.yaml"))
         for model_type in ("demo", "paper")
     }
+
+    STAGE = 1
 
     def __init__(
         self,
@@ -201,12 +203,8 @@ class Blip2DualQformer(DualBranchModel):
         tokenizer = load_text_tokenizer(settings["qformer"]["tokenizer"])
         size = qformer_size(settings["qformer"], len(tokenizer))
         chosen = active_branches(settings["branches"])
-        branches = {
-            name: build_branch(name, branch, size, settings["embed_dim"])
-            for name, branch in chosen.items()
-        }
         model = cls(
-            branches,
+            build_branches(settings, size, settings["embed_dim"]),
             {name: branch["train_on"] for name, branch in chosen.items()},
             tokenizer,
             settings["max_txt_len"],
@@ -220,4 +218,4 @@ class Blip2DualQformer(DualBranchModel):
     @classmethod
     def backbone_needs(cls, settings: Mapping[str, Any]) -> list[Need]:
         """Lists the published weights that a configuration names."""
-        return weight_needs(settings, stage=1)
+        return weight_needs(settings, cls.STAGE)

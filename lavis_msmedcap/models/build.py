@@ -10,10 +10,17 @@ from transformers import BertTokenizer
 
 from lavis_msmedcap.common.errors import WeightsError
 from lavis_msmedcap.models.branch import QFormerBranch, QFormerSize
+from lavis_msmedcap.models.checkpoint_names import kind_of
 from lavis_msmedcap.models.encoders.build import build_encoder
-from lavis_msmedcap.models.qformer_init import initialize_branch, initialize_layer_norm
+from lavis_msmedcap.models.qformer_init import (
+    initialize_branch,
+    initialize_from_branch,
+    initialize_layer_norm,
+    vit_of_checkpoint,
+)
+from lavis_msmedcap.models.starting_points import StartingPoint, starting_points, unknown_word
 from lavis_msmedcap.models.weight_files import Need, Part, locate
-from lavis_msmedcap.models.weights import read_weights
+from lavis_msmedcap.models.weights import LoadReport, read_weights
 
 ENCODER_SETTINGS = ("name", "weights", "precision", "freeze_ln")  # all others are sizes
 QFORMER_SIZES = (
@@ -64,6 +71,53 @@ def qformer_size(settings: Mapping[str, Any], vocab_size: int) -> QFormerSize:
     return QFormerSize(vocab_size=vocab_size, **sizes)
 
 
+def build_branches(
+    model: Mapping[str, Any],
+    size: QFormerSize,
+    embed_dim: int | None,
+    llm_width: int | None = None,
+) -> dict[str, QFormerBranch]:
+    """Builds the branches of a model with their frozen encoders and starting weights.
+
+    Args:
+        model: The ``model:`` section.
+        size: Sizes of the Q-Formers.
+        embed_dim: E, or None for stage 2, where only layer norms need starting weights.
+        llm_width: D_lm, or None for stage 1.
+
+    Raises:
+        WeightsError: If a file is missing or does not fit.
+    """
+    branches = {
+        name: build_branch(name, settings, size, embed_dim, llm_width)
+        for name, settings in active_branches(model["branches"]).items()
+    }
+    stage = 2 if embed_dim is None else 1
+    for name, point in starting_points(model, stage).items():
+        for line in _start(name, point, branches, stage).lines():
+            logger.info("branch %s: %s", name, line)
+    return branches
+
+
+def _start(
+    name: str, point: StartingPoint, branches: Mapping[str, QFormerBranch], stage: int
+) -> LoadReport:
+    """Fills one branch from its starting point, only its layer norm for stage 2."""
+    branch = branches[name]
+    if point.branch is not None:
+        return initialize_from_branch(branch, branches[point.branch], f"branch {point.branch}")
+    source = str(point.file)
+    weights = read_weights(locate(source))
+    is_bert = kind_of(weights) is None
+    if point.key.startswith("model.pretrained.") and point.is_bert != is_bert:
+        wanted = "a BERT (bert.*)" if point.is_bert else "a checkpoint of a Q-Former (Qformer.*)"
+        found = ", ".join(sorted(weights)[:3])
+        raise WeightsError(f"{point.key}: {source} has keys like {found}; expected {wanted}")
+    if stage == 1:
+        return initialize_branch(branch, weights, source, name)
+    return initialize_layer_norm(branch, weights, source)
+
+
 def build_branch(
     name: str,
     settings: Mapping[str, Any],
@@ -71,7 +125,7 @@ def build_branch(
     embed_dim: int | None,
     llm_width: int | None = None,
 ) -> QFormerBranch:
-    """Builds one branch with its frozen encoder and starting weights.
+    """Builds one branch with its frozen encoder; the Q-Former has random weights.
 
     Args:
         name: Branch name, for the log.
@@ -82,7 +136,8 @@ def build_branch(
     """
     encoder_settings = settings["encoder"]
     location = encoder_settings.get("weights")
-    weights = None if location is None else read_weights(locate(location))
+    file = None if location is None else read_weights(locate(location))
+    weights = None if file is None else vit_of_checkpoint(file, str(location))
     if weights is None:
         logger.warning("branch %s: the frozen encoder has RANDOM weights (weights: null)", name)
     encoder = build_encoder(
@@ -94,12 +149,9 @@ def build_branch(
         encoder_settings.get("freeze_ln", True),
     )
     branch = QFormerBranch(encoder, size, settings["num_query_token"], embed_dim, llm_width)
-    start = settings.get("init", "scratch")
-    if start != "scratch":
-        initialize = initialize_branch if embed_dim is not None else initialize_layer_norm
-        report = initialize(branch, read_weights(locate(start)), str(start))
-        for line in report.lines():
-            logger.info("branch %s: %s", name, line)
+    if file is not None:  # a BLIP-2 checkpoint brings the layer norm too
+        for line in initialize_layer_norm(branch, file, str(location)).lines():
+            logger.info("branch %s: encoder's layer norm: %s", name, line)
     return branch
 
 
@@ -118,11 +170,12 @@ def weight_needs(model: Mapping[str, Any], stage: int) -> list[Need]:
         if not settings:
             continue
         key = f"model.branches.{name}"
-        weights, init = settings["encoder"].get("weights"), settings.get("init", "scratch")
+        weights = settings["encoder"].get("weights")
         if weights is not None:
             what = "EVA-CLIP ViT-g (eva_vit_g.pth)" if name == "clip" else "a SAM checkpoint"
             needs.append(Need(f"{key}.encoder.weights", weights, what))
-        if init != "scratch" and (stage == 1 or name == "clip"):
-            what = "a BLIP-2 stage-1 checkpoint or BERT weights, or 'scratch'"
-            needs.append(Need(f"{key}.init", init, what))
+    for point in starting_points(model, stage).values():
+        if point.file is not None and not unknown_word(point.file):
+            what = "the weights of bert-base-uncased" if point.is_bert else "a BLIP-2 checkpoint"
+            needs.append(Need(point.key, point.file, what))
     return needs

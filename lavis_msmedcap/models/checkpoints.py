@@ -1,22 +1,28 @@
-"""Our own checkpoint files: written atomically, found, and read.
+"""Checkpoint files: written atomically, found, and read.
 
-They are safetensors files that hold trainable parameters only, under the names of
-``named_parameters()``, for example ``branches.sam.query_tokens``.
+Our own are safetensors files that hold trainable parameters only, under the names of
+``named_parameters()``, for example ``branches.sam.query_tokens``. BLIP-2's and the authors' files
+are read as well, see `checkpoint_names`.
 """
 
 from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lavis_msmedcap.common.errors import WeightsError
+from lavis_msmedcap.models.checkpoint_names import OURS, arch_of, kind_of, settle_aliases, to_ours
 from lavis_msmedcap.models.weight_files import locate
+from lavis_msmedcap.models.weights import NOTES_ENTRY, read_weights_file
 
 FORMAT_NAME = "lavis_msmedcap"
 FORMAT_VERSION = "1"
@@ -35,9 +41,34 @@ def save_checkpoint(
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state_dict.items()}
     header = {**metadata, "format": FORMAT_NAME, "format_version": FORMAT_VERSION}
+    with _written_at_once(path) as partial:
+        save_file(tensors, partial, metadata=header)
+
+
+def save_foreign(path: Path, state_dict: Mapping[str, Tensor], notes: Mapping[str, str]) -> None:
+    """Writes a checkpoint for LAVIS or the authors' code, as atomically as our own.
+
+    Args:
+        path: Target; ``.pth`` gives ``{"model": state_dict}``, which is what LAVIS reads, and
+            ``.safetensors`` a safetensors file.
+        state_dict: Tensors by their foreign names; two names may share one tensor.
+        notes: Strings for the way back, which LAVIS passes over.
+    """
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state_dict.items()}
+    with _written_at_once(path) as partial:
+        if path.suffix == ".safetensors":  # which takes no tensor twice
+            own = {name: tensor.clone() for name, tensor in tensors.items()}
+            save_file(own, partial, metadata=dict(notes))
+        else:
+            torch.save({"model": tensors, NOTES_ENTRY: dict(notes)}, partial)
+
+
+@contextmanager
+def _written_at_once(path: Path) -> Iterator[Path]:
+    """Yields a file to write beside the target, which it replaces when all has been written."""
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
-        save_file(tensors, partial, metadata=header)
+        yield partial
         partial.chmod(0o666 & ~_umask())  # safetensors writes for the owner alone
         with partial.open("rb") as file:
             os.fsync(file.fileno())
@@ -79,6 +110,58 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             "name a checkpoint of a training run, or its run directory"
         )
     return state_dict, metadata
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint of any kind under our names.
+
+    Attributes:
+        kind: What it was: ``ours``, ``blip2`` or ``authors``.
+        tensors: Values by our names; those that belong to no branch keep theirs.
+        metadata: ``arch``, and what else the file says of itself.
+    """
+
+    kind: str
+    tensors: dict[str, Tensor]
+    metadata: dict[str, str]
+
+
+def read_any_checkpoint(path: Path, branch: str | None = None) -> Checkpoint:
+    """Reads a checkpoint of ours, of LAVIS' BLIP-2, or of the authors' code, told by its names.
+
+    Args:
+        path: ``.safetensors``, or a PyTorch file without executable content.
+        branch: Which branch the one of a BLIP-2 file is; None asks the file, which knows if it was
+            converted by this package, and else takes ``clip``.
+
+    Raises:
+        WeightsError: If the file is missing, damaged, or of none of these kinds.
+    """
+    if path.suffix == ".safetensors" and _is_ours(path):
+        state_dict, metadata = read_checkpoint(path)
+        return Checkpoint(OURS, state_dict, metadata)
+    tensors, metadata = read_weights_file(path)
+    kind = kind_of(tensors)
+    if kind in (None, OURS):
+        found = f"has keys like {', '.join(sorted(tensors)[:3])}"
+        raise WeightsError(
+            f"{path} is no checkpoint of a Q-Former: it was not written by {FORMAT_NAME}, and it "
+            f"{found}; expected a checkpoint of a training run, or one with BLIP-2's names "
+            "(Qformer.*) or the authors' (sam_Qformer.*)"
+        )
+    named = settle_aliases(to_ours(tensors, branch or metadata.get("branch", "clip")), str(path))
+    arch = arch_of(named) or metadata.get("arch", "unknown model")
+    return Checkpoint(str(kind), named, {**metadata, "arch": arch})
+
+
+def _is_ours(path: Path) -> bool:
+    """Tells whether a safetensors file bears our mark; a damaged one does, for the error's sake."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return (file.metadata() or {}).get("format") == FORMAT_NAME
+    except (OSError, SafetensorError):
+        return True
 
 
 def find_checkpoint(location: str | os.PathLike[str]) -> Path:

@@ -17,14 +17,14 @@ from lavis_msmedcap.common.paths import package_path
 from lavis_msmedcap.models.base import DualBranchModel, logger, plain
 from lavis_msmedcap.models.branch import QFormerBranch
 from lavis_msmedcap.models.build import (
-    active_branches,
-    build_branch,
+    build_branches,
     load_text_tokenizer,
     qformer_size,
     weight_needs,
 )
 from lavis_msmedcap.models.captioner import caption_loss, concat_prefix
-from lavis_msmedcap.models.checkpoints import find_checkpoint, read_checkpoint
+from lavis_msmedcap.models.checkpoint_names import STAGE1_ONLY
+from lavis_msmedcap.models.checkpoints import find_checkpoint, read_any_checkpoint
 from lavis_msmedcap.models.decoding import generate
 from lavis_msmedcap.models.opt import (
     TOKENIZER_NAMES,
@@ -40,17 +40,6 @@ from lavis_msmedcap.models.weights import ExpectedKeys
 
 OPT_WEIGHTS = Part(lacks=missing_files)
 OPT_TOKENIZER = Part(names=TOKENIZER_NAMES)
-
-# parts of a stage-1 branch that captioning has no use for, as patterns
-TEXT_HALF = "the text half of the Q-Former serves stage 1 only"
-STAGE1_ONLY = {
-    r"qformer\.cls\.": TEXT_HALF,
-    r"qformer\.bert\.embeddings\.(word|position)_embeddings": TEXT_HALF,
-    r"\.layer\.\d+\.(intermediate|output)\.": TEXT_HALF,
-    r"\.(vision|text)_proj\.": "projections of ITC",
-    r"\.itm_head\.": "head of ITM",
-    r"\.temp$": "temperature of ITC",
-}
 
 
 @registry.register_model("msmedcap")
@@ -76,10 +65,14 @@ class MSMedCap(DualBranchModel):
         settings: The ``model:`` section, kept for checkpoints.
     """
 
+    # the authors' files for captioning carry the text half along
+    FOREIGN_EXTRAS: ClassVar[Mapping[str, str]] = STAGE1_ONLY
     PRETRAINED_MODEL_CONFIG_DICT: ClassVar[dict[str, str]] = {
         model_type: str(package_path(f"configs/models/msmedcap_{model_type}.yaml"))
         for model_type in ("demo", "paper")
     }
+
+    STAGE = 2
 
     def __init__(
         self,
@@ -210,7 +203,8 @@ class MSMedCap(DualBranchModel):
         """Loads the Q-Formers of a stage-1 run.
 
         Args:
-            location: Checkpoint file, run directory, or folder of runs (newest run).
+            location: Checkpoint file (of BLIP-2 or of the authors' code too), run directory, or
+                folder of runs (newest run).
 
         Raises:
             WeightsError: If there is no such checkpoint, it is of another model, or a key cannot
@@ -220,17 +214,18 @@ class MSMedCap(DualBranchModel):
             path = find_checkpoint(location)
         except WeightsError as error:
             raise WeightsError(f"model.stage1: {error}. {STAGE1_CURE}") from error
-        state_dict, metadata = read_checkpoint(path)
-        if metadata.get("arch") != "blip2_dual_qformer":
+        checkpoint = read_any_checkpoint(path)
+        arch = checkpoint.metadata.get("arch")
+        if arch != "blip2_dual_qformer":
             raise WeightsError(
-                f"model.stage1: {path} holds a {metadata.get('arch')}; expected a "
-                "blip2_dual_qformer. Use model.finetuned for a captioner"
+                f"model.stage1: {path} holds a {arch}; expected a blip2_dual_qformer. Use "
+                "model.finetuned for a captioner"
             )
         expected = ExpectedKeys(
             missing={r"\.llm_proj\.": "the linear layer into the LLM starts fresh in stage 2"},
             unused={**self.dropped_branch_keys(), **STAGE1_ONLY},
         )
-        self.load_trainable_state_dict(state_dict, str(path), expected)
+        self._load_any(checkpoint, str(path), expected)
 
     @classmethod
     def from_config(cls, cfg: Any) -> MSMedCap:
@@ -246,10 +241,7 @@ class MSMedCap(DualBranchModel):
         vocab_size = len(load_text_tokenizer(settings["qformer"]["tokenizer"]))
         size = qformer_size(settings["qformer"], vocab_size)
         width = opt_model.get_input_embeddings().embedding_dim  # opt-350m: not hidden_size
-        branches = {
-            name: build_branch(name, branch, size, embed_dim=None, llm_width=width)
-            for name, branch in active_branches(settings["branches"]).items()
-        }
+        branches = build_branches(settings, size, embed_dim=None, llm_width=width)
         model = cls(
             branches,
             opt_model,
@@ -269,7 +261,7 @@ class MSMedCap(DualBranchModel):
     @classmethod
     def backbone_needs(cls, settings: Mapping[str, Any]) -> list[Need]:
         """Lists the published weights that a configuration names."""
-        needs = weight_needs(settings, stage=2)
+        needs = weight_needs(settings, cls.STAGE)
         llm, what = settings.get("llm", {}), "the Hugging Face folder of OPT"
         for key, part in (("weights", OPT_WEIGHTS), ("tokenizer", OPT_TOKENIZER)):
             needs.append(Need(f"model.llm.{key}", llm[key], what, part))

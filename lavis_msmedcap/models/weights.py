@@ -7,48 +7,68 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from lavis_msmedcap.common.errors import WeightsError
 
+NOTES_ENTRY = "lavis_msmedcap"  # beside "model" in PyTorch files that we write
+SHOWN_PROBLEMS = 80
+USUAL_CURE = (
+    "Check that the file belongs to this model type and that sizes in the configuration are those "
+    "it was trained with."
+)
+LAYER = re.compile(r"(.*?\.(?:layer|layers|blocks)\.)(\d+)(\..*)")
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
+    """Reads the tensors of a foreign weights file, see `read_weights_file`."""
+    return read_weights_file(path)[0]
+
+
+def read_weights_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Reads a foreign weights file: safetensors, or a PyTorch file without executable content.
 
     A PyTorch file whose tensors stand under ``model`` or ``state_dict`` is unwrapped.
 
+    Returns:
+        Tensors by name, and the strings that this package wrote beside them (a safetensors file's
+        header; the entry ``lavis_msmedcap`` of a PyTorch file); empty for others' files.
+
     Raises:
-        WeightsError: If the file is missing, damaged, holds anything but tensors and plain
-            containers, or a weight that is not finite.
+        WeightsError: If the file is missing, damaged, or holds anything but tensors and plain
+            containers.
     """
     if not path.is_file():
         raise WeightsError(f"weights file {path} does not exist")
     try:
-        content = (
-            load_file(path)
-            if path.suffix == ".safetensors"
-            else torch.load(path, map_location="cpu", weights_only=True)
-        )
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                notes = file.metadata()
+            content: Any = load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+            notes = content.get(NOTES_ENTRY) if isinstance(content, dict) else None
     except pickle.UnpicklingError as error:
         raise WeightsError(
             f"{path} holds Python objects besides tensors; such files can run code when opened and "
             "are refused. Convert it to safetensors on a machine that you trust it on"
         ) from error
-    except (SafetensorError, RuntimeError, EOFError, ValueError) as error:
+    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
         raise WeightsError(f"weights file {path} is damaged: {error}") from error
     for wrapper in ("model", "state_dict"):
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]
-    tensors = {name: value for name, value in content.items() if isinstance(value, Tensor)}
+    items = content.items() if isinstance(content, dict) else ()
+    tensors = {name: value for name, value in items if isinstance(value, Tensor)}
     if not tensors:
         raise WeightsError(f"weights file {path} holds no tensors")
-    return tensors
+    return tensors, {str(key): str(value) for key, value in (notes or {}).items()}
 
 
 @dataclass
@@ -98,6 +118,7 @@ def load_strict(
     weights: Mapping[str, Tensor],
     source: str,
     expected: ExpectedKeys | None = None,
+    cure: str = USUAL_CURE,
 ) -> LoadReport:
     """Copies weights into tensors by name; anything that cannot be explained is an error.
 
@@ -108,6 +129,7 @@ def load_strict(
         weights: Tensors of the file, under the same names.
         source: Named in messages.
         expected: Keys that may be missing or unused.
+        cure: What to do about an error, told at its end.
 
     Raises:
         WeightsError: Listing missing, unexpected, wrongly shaped and non-finite tensors.
@@ -116,25 +138,28 @@ def load_strict(
     report = LoadReport(source)
     problems = []
     missing = [name for name in targets if name not in weights]
-    report.expected_missing, rest = _explain(missing, expected.missing)
-    problems += [f"missing: {name}" for name in rest]
+    report.expected_missing, rest = explain(missing, expected.missing)
+    problems += [f"missing: {name}" for name in gather_layers(rest)]
+    count = len(rest)
     unused = [name for name in weights if name not in targets]
-    report.expected_unused, rest = _explain(unused, expected.unused)
-    problems += [f"unexpected: {name}" for name in rest]
+    report.expected_unused, rest = explain(unused, expected.unused)
+    problems += [f"unexpected: {name}" for name in gather_layers(rest)]
+    count += len(rest)
     common = [name for name in targets if name in weights]
+    unfit = []
     for name in common:
         have, want = tuple(weights[name].shape), tuple(targets[name].shape)
         if have != want:
-            problems.append(f"wrong shape: {name} is {have} in the file, {want} in the network")
+            unfit.append(f"wrong shape: {name} is {have} in the file, {want} in the network")
         elif not bool(torch.isfinite(weights[name]).all()):
-            problems.append(f"not finite: {name}")
+            unfit.append(f"not finite: {name}")
+    problems += unfit
     if problems:
-        shown = "\n".join(f"  {problem}" for problem in problems[:20])
-        more = f"\n  and {len(problems) - 20} more" if len(problems) > 20 else ""
+        shown = "\n".join(f"  {problem}" for problem in problems[:SHOWN_PROBLEMS])
+        hidden = len(problems) - SHOWN_PROBLEMS
+        more = f"\n  and {hidden} more" if hidden > 0 else ""
         raise WeightsError(
-            f"{source} does not fit the network ({len(problems)} of its keys):\n{shown}{more}\n"
-            "Check that the file belongs to this model type and that sizes in the configuration "
-            "are those it was trained with."
+            f"{source} does not fit the network ({count + len(unfit)} keys):\n{shown}{more}\n{cure}"
         )
     for name in common:
         targets[name].copy_(weights[name])
@@ -142,7 +167,7 @@ def load_strict(
     return report
 
 
-def _explain(
+def explain(
     names: Iterable[str], reasons: Mapping[str, str]
 ) -> tuple[dict[str, list[str]], list[str]]:
     """Sorts names by the first reason whose pattern fits; returns also the rest."""
@@ -155,6 +180,22 @@ def _explain(
         else:
             explained.setdefault(reason, []).append(name)
     return explained, rest
+
+
+def gather_layers(names: Iterable[str]) -> list[str]:
+    """Writes names that differ in the number of their layer as one: ``layer.{0,2,4}.output``.
+
+    So that a message can name all tensors of a network and still be read.
+    """
+    numbers: dict[tuple[str, str], list[str]] = {}
+    for name in names:
+        match = LAYER.fullmatch(name)
+        head, number, tail = match.groups() if match else (name, "", "")
+        numbers.setdefault((head, tail), []).append(number)
+    return [
+        f"{head}{{{','.join(found)}}}{tail}" if len(found) > 1 else f"{head}{found[0]}{tail}"
+        for (head, tail), found in numbers.items()
+    ]
 
 
 def trainable_parameters(module: nn.Module) -> dict[str, nn.Parameter]:

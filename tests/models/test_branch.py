@@ -6,6 +6,7 @@ from torch import Tensor
 
 from lavis_msmedcap.common.errors import WeightsError
 from lavis_msmedcap.models.branch import QFormerBranch, QFormerSize, build_qformer
+from lavis_msmedcap.models.checkpoint_names import ALIASES
 from lavis_msmedcap.models.encoders.build import build_encoder
 from lavis_msmedcap.models.encoders.eva_clip import EvaClipEncoder
 from lavis_msmedcap.models.encoders.outputs import ImageEmbeds
@@ -82,6 +83,8 @@ def blip2_weights(branch: QFormerBranch) -> dict[str, Tensor]:
     for key, value in branch.state_dict().items():
         old = next((prefix for prefix in names if key.startswith(prefix)), None)
         renamed[names[old] + key[len(old) :] if old else key] = torch.randn_like(value.float())
+    for alias, first in ALIASES.items():
+        renamed["Q" + alias[1:]] = renamed["Q" + first[1:]]
     return renamed
 
 

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from lavis_msmedcap.common.errors import WeightsError
-from lavis_msmedcap.models.weights import ExpectedKeys, load_strict, read_weights
+from lavis_msmedcap.models.weights import ExpectedKeys, gather_layers, load_strict, read_weights
 
 
 class Payload:
@@ -65,6 +65,16 @@ def test_every_unexplained_key_is_named_and_nothing_is_copied() -> None:
     for part in ("missing: b", "unexpected: z", "wrong shape: c", "not finite: d", "file.pth"):
         assert part in str(error.value)
     assert torch.equal(targets["a"], torch.zeros(2))
+
+
+def test_names_of_several_layers_are_told_as_one() -> None:
+    names = ["a.layer.0.w", "b", "a.layer.10.w", "a.layer.0.x", "vit.blocks.3.layer.1.w"]
+    assert gather_layers(names) == [
+        "a.layer.{0,10}.w",
+        "b",
+        "a.layer.0.x",
+        "vit.blocks.3.layer.1.w",
+    ]
 
 
 def test_expected_keys_are_reported_with_their_reason() -> None:

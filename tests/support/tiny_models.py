@@ -51,7 +51,7 @@ def _write_opt(folder: Path) -> None:
     for parameter in model.parameters():  # the initial spread of 0.02 makes every caption alike
         parameter.data.mul_(8)
     state = {k: v.contiguous() for k, v in model.state_dict().items() if k != "lm_head.weight"}
-    save_file(state, folder / "model.safetensors")
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
     (folder / "config.json").write_text(json.dumps(config))
 
 

@@ -1,0 +1,204 @@
+"""Checkpoints from one kind to another: ours, BLIP-2's, the authors' (see `checkpoint_names`).
+
+Values are never changed, so that there and back gives the same bits. What a kind has beyond ours
+is added on the way there (second names of tied tensors; the layer norm behind the ViT, which is
+frozen here and trained in LAVIS) and noted in the file, so that it can be taken out on the way
+back.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lavis_msmedcap.common.errors import WeightsError
+from lavis_msmedcap.common.paths import resolve_path
+from lavis_msmedcap.models.checkpoint_names import (
+    BLIP2,
+    NOT_TRAINED,
+    OURS,
+    STAGE1_ONLY,
+    branches_of,
+    from_ours,
+    to_ours,
+    with_aliases,
+)
+from lavis_msmedcap.models.checkpoints import Checkpoint
+from lavis_msmedcap.models.starting_points import starting_points
+from lavis_msmedcap.models.weights import LoadReport, explain, gather_layers, read_weights
+
+LAYER_NORM = "branches.clip.encoder.ln."
+ADDED = "added"  # note: our names of tensors that a conversion added
+BRANCH = "branch"  # note: which branch the one of a BLIP-2 file is
+HEADER = ("format", "format_version")  # marks of our own files
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A converted checkpoint.
+
+    Attributes:
+        tensors: Values by the names of the new kind.
+        metadata: What the file is to say of itself.
+        report: What became of every key.
+    """
+
+    tensors: dict[str, Tensor]
+    metadata: dict[str, str]
+    report: LoadReport
+
+
+def convert(
+    checkpoint: Checkpoint,
+    kind: str,
+    source: str,
+    branch: str | None = None,
+    layer_norm: Mapping[str, Tensor] | None = None,
+) -> Converted:
+    """Converts a checkpoint.
+
+    Args:
+        checkpoint: What was read, under our names.
+        kind: ``ours``, ``blip2`` or ``authors``.
+        source: Where it came from, for messages.
+        branch: The only branch to keep; None keeps all.
+        layer_norm: ``weight`` and ``bias`` of the layer norm behind the CLIP branch's ViT, for a
+            foreign kind; not needed where the checkpoint has it.
+
+    Raises:
+        WeightsError: If a key cannot be explained, a value is not finite, the kind cannot hold the
+            branches, or the layer norm is needed and not given.
+    """
+    metadata = {key: v for key, v in checkpoint.metadata.items() if key not in HEADER}
+    added = json.loads(metadata.pop(ADDED, "[]"))
+    metadata.pop(BRANCH, None)
+    tensors, report = _trained(checkpoint, source)
+    if kind == OURS:
+        tensors = {name: value for name, value in tensors.items() if name not in added}
+    if branch is not None:
+        tensors = _only(branch, tensors, source)
+        metadata = _settings_of(branch, metadata)
+    report.loaded = len(tensors)
+    if kind == OURS:
+        return Converted(tensors, metadata, report)
+    from_ours(tensors, kind)  # a kind that cannot hold the branches is told before what else lacks
+    complete = with_aliases(tensors)
+    if "clip" in branches_of(tensors) and f"{LAYER_NORM}weight" not in tensors:
+        if layer_norm is None:
+            raise WeightsError(NO_LAYER_NORM.format(source, kind))
+        complete.update({f"{LAYER_NORM}{key}": value for key, value in layer_norm.items()})
+    metadata[ADDED] = json.dumps([name for name in complete if name not in tensors])
+    if kind == BLIP2:
+        metadata[BRANCH] = branches_of(tensors)[0]
+    return Converted(from_ours(complete, kind), metadata, report)
+
+
+NO_LAYER_NORM = (
+    "{0} has no layer norm of the CLIP branch, which is frozen here; a checkpoint of kind {1} "
+    "needs it, because LAVIS would else run an untrained one. Give the file that training took it "
+    "from with --layer-norm (the BLIP-2 checkpoint of model.branches.clip.init, or the encoder's "
+    "weights), or the run configuration of the training with --cfg-path"
+)
+
+
+def layer_norm_of_file(location: str) -> dict[str, Tensor] | None:
+    """Finds ``weight`` and ``bias`` of the CLIP branch's layer norm in a file.
+
+    Args:
+        location: An encoder's file of ours, or a checkpoint of any kind.
+
+    Returns:
+        The two tensors, or None if the file has none.
+
+    Raises:
+        WeightsError: If the file is missing or damaged.
+    """
+    weights = to_ours(read_weights(resolve_path(location)))
+    for prefix in (LAYER_NORM, "ln."):
+        found = {
+            key: weights[f"{prefix}{key}"]
+            for key in ("weight", "bias")
+            if f"{prefix}{key}" in weights
+        }
+        if len(found) == 2:
+            return found
+    return None
+
+
+def layer_norm_of_training(
+    settings: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> dict[str, Tensor] | None:
+    """Finds the layer norm that a model was trained behind.
+
+    As when the model was built: that of the starting point, else the encoder's own, else a fresh
+    one (weights of 1, biases of 0).
+
+    Args:
+        settings: The ``model:`` section of the training.
+        tensors: The checkpoint under our names, for the width.
+
+    Returns:
+        ``weight`` and ``bias``, or None if a file that may have it is not here.
+    """
+    point = starting_points(settings, stage=2).get("clip")
+    locations = [
+        None if point is None else point.file,
+        settings["branches"]["clip"]["encoder"].get("weights"),
+    ]
+    for location in locations:
+        if location is None:
+            continue
+        if not resolve_path(location).is_file():
+            return None
+        found = layer_norm_of_file(location)
+        if found is not None:
+            return found
+    key = next(
+        k
+        for k in tensors
+        if k.startswith("branches.clip.") and ".crossattention.self.key.weight" in k
+    )
+    width = tensors[key].shape[1]  # C
+    return {"weight": torch.ones(width), "bias": torch.zeros(width)}
+
+
+def _trained(checkpoint: Checkpoint, source: str) -> tuple[dict[str, Tensor], LoadReport]:
+    """Returns what our checkpoints hold of a checkpoint, each other key explained."""
+    report = LoadReport(source)
+    aside = dict(NOT_TRAINED)
+    if checkpoint.kind != OURS and checkpoint.metadata.get("arch") == "msmedcap":
+        aside.update(STAGE1_ONLY)
+    report.expected_unused, kept = explain(checkpoint.tensors, aside)
+    problems = [
+        f"unexpected: {name}"
+        for name in gather_layers(k for k in kept if not k.startswith("branches."))
+    ]
+    problems += [
+        f"not finite: {k}" for k in kept if not bool(torch.isfinite(checkpoint.tensors[k]).all())
+    ]
+    if problems:
+        shown = "\n".join(f"  {problem}" for problem in problems)
+        raise WeightsError(f"{source} cannot be converted ({len(problems)} problems):\n{shown}")
+    return {name: checkpoint.tensors[name] for name in kept}, report
+
+
+def _only(branch: str, tensors: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+    kept = {name: v for name, v in tensors.items() if name.startswith(f"branches.{branch}.")}
+    if not kept:
+        found = " and ".join(branches_of(tensors)) or "no branch"
+        raise WeightsError(f"{source} has {found}, not {branch}; choose another --branch")
+    return kept
+
+
+def _settings_of(branch: str, metadata: Mapping[str, str]) -> dict[str, str]:
+    """Drops the other branch from the settings that a checkpoint carries."""
+    if "model" not in metadata:
+        return dict(metadata)
+    settings = json.loads(metadata["model"])
+    settings["branches"] = {k: v if k == branch else None for k, v in settings["branches"].items()}
+    return {**metadata, "model": json.dumps(settings)}
