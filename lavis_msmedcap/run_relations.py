@@ -11,6 +11,9 @@ from lavis_msmedcap.common.errors import ConfigError, WeightsError
 from lavis_msmedcap.common.paths import resolve_path
 from lavis_msmedcap.datasets.records import DOMAINS, SPLITS
 from lavis_msmedcap.models.checkpoints import find_checkpoint
+from lavis_msmedcap.models.encoders.clip_l import MLP_RATIO
+from lavis_msmedcap.models.encoders.sam import POOL
+from lavis_msmedcap.models.encoders.sam_sizes import size_conflict
 from lavis_msmedcap.runners.precision import choose_device
 
 STAGE_1_TASK = "mixed_semantic_pretrain"
@@ -196,6 +199,27 @@ def _encoder_problems(path: str, encoder: Mapping[str, Any]) -> Iterator[str]:
                 f"{path}.global_attn_indexes has {beyond}, but the blocks of depth {depth} count "
                 f"from 0 to {depth - 1}"
             )
+    conflict = size_conflict(encoder)
+    if conflict:
+        yield f"{path}.{conflict}"
+    if encoder.get("name") == "clip_l" and encoder.get("mlp_ratio", MLP_RATIO) != MLP_RATIO:
+        yield f"{path}.mlp_ratio is {encoder['mlp_ratio']}, but that of clip_l is always 4"
+    yield from _pool_problems(path, encoder)
+
+
+def _pool_problems(path: str, encoder: Mapping[str, Any]) -> Iterator[str]:
+    side, patch, pool = (
+        encoder.get("image_size"),
+        encoder.get("patch_size"),
+        encoder.get("pool", POOL),
+    )
+    if encoder.get("tokens") != "spatial_pooled" or not isinstance(pool, int) or pool < 1:
+        return
+    if isinstance(side, int) and isinstance(patch, int) and patch > 0 and (side // patch) % pool:
+        yield (
+            f"{path}.pool is {pool}, which does not divide the {side // patch} positions per side "
+            "(image_size / patch_size)"
+        )
 
 
 def _view_problems(config: Mapping[str, Any]) -> Iterator[str]:

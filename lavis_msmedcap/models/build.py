@@ -11,7 +11,7 @@ from transformers import BertTokenizer
 from lavis_msmedcap.common.errors import WeightsError
 from lavis_msmedcap.common.paths import resolve_path
 from lavis_msmedcap.models.branch import QFormerBranch, QFormerSize
-from lavis_msmedcap.models.encoders.build import build_encoder
+from lavis_msmedcap.models.encoders.build import WEIGHTS_FILES, build_encoder
 from lavis_msmedcap.models.qformer_init import initialize_branch, initialize_layer_norm
 from lavis_msmedcap.models.weights import read_weights
 
@@ -123,7 +123,7 @@ def missing_weights(model: Mapping[str, Any], stage: int) -> list[str]:
         if not settings:
             continue
         key = f"model.branches.{name}"
-        what = "EVA-CLIP ViT-g (eva_vit_g.pth)" if name == "clip" else "a SAM checkpoint"
+        what = WEIGHTS_FILES[settings["encoder"]["name"]]
         wanted[f"{key}.encoder.weights"] = (settings["encoder"].get("weights"), what)
         if settings.get("init", "scratch") != "scratch" and (stage == 1 or name == "clip"):
             wanted[f"{key}.init"] = (
