@@ -5,6 +5,8 @@ Dimensions: B batch, H W pixels, N image tokens (1 + patches), C encoder width.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -30,7 +32,7 @@ class ClipTower(nn.Module):
 
     def __init__(self, vit: nn.Module, image_size: int, width: int) -> None:
         super().__init__()
-        self.vit = vit
+        self.vit: Any = vit  # LAVIS' classes have no types
         self.ln = Float32LayerNorm(width)
         self.image_size = image_size
         self.width = width

@@ -8,7 +8,7 @@ from lavis.models import clip_vit, eva_vit
 from torch import Tensor
 
 from lavis_msmedcap.models.encoders.clip_l import ClipLEncoder
-from lavis_msmedcap.models.encoders.eva_clip import EvaClipEncoder
+from lavis_msmedcap.models.encoders.clip_tower import ClipTower
 from lavis_msmedcap.models.weights import ExpectedKeys
 
 NORM_FROM_BLIP2 = {r"^ln\.": "the layer norm comes with the BLIP-2 checkpoint"}
@@ -16,7 +16,7 @@ CLIP_L_EXTRA_BLOCKS = 3  # OpenAI publishes 24, LAVIS builds 21
 
 
 def eva_clip_weights(
-    encoder: EvaClipEncoder, weights: Mapping[str, Tensor]
+    encoder: ClipTower, weights: Mapping[str, Tensor]
 ) -> tuple[dict[str, Tensor], ExpectedKeys]:
     """Renames EVA's own keys and fits its position embedding to the encoder's view.
 
@@ -24,8 +24,8 @@ def eva_clip_weights(
     a head more than the network.
 
     Args:
-        encoder: The network to fill.
-        weights: Tensors of ``eva_vit_g.pth``, or of an `EvaClipEncoder` itself.
+        encoder: The network to fill, an `EvaClipEncoder`.
+        weights: Tensors of ``eva_vit_g.pth``, or of the encoder itself.
 
     Returns:
         Tensors under the encoder's names, and what may be missing or unused.

@@ -96,7 +96,7 @@ class SamShape(NamedTuple):
             (size["width"], size["depth"], size["num_heads"]): name
             for name, size in SAM_SIZES.items()
         }
-        return known.get(tuple(self))
+        return known.get((self.width, self.depth, self.num_heads))
 
 
 def shape_of(tensors: Mapping[str, Tensor]) -> SamShape | None:

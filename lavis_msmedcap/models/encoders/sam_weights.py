@@ -18,10 +18,22 @@ from lavis_msmedcap.models.weights import ExpectedKeys
 
 PREFIX = "image_encoder."
 POS_EMBED = "vit.pos_embed"
+# Hugging Face's SamModel; the image encoder's parts to segment-anything's
+HUGGING_FACE_PREFIX = "vision_encoder."
+HUGGING_FACE_PARTS = {
+    "patch_embed.projection.": "patch_embed.proj.",
+    "neck.conv1.": "neck.0.",
+    "neck.layer_norm1.": "neck.1.",
+    "neck.conv2.": "neck.2.",
+    "neck.layer_norm2.": "neck.3.",
+    ".layer_norm": ".norm",
+    "layers.": "blocks.",
+}
 UNUSED = {
     r"^prompt_encoder\.": "the prompt encoder: nobody points at a place here",
     r"^mask_decoder\.": "the mask decoder: no masks are made here",
     r"^pixel_(mean|std)$": "constants of the image processing",
+    r"^shared_image_embedding\.": "a part of the prompt encoder",
 }
 
 logger = logging.getLogger(__name__)
@@ -35,8 +47,8 @@ def sam_weights(
     Args:
         encoder: The network to fill.
         weights: Tensors of segment-anything's checkpoints or of any network with their names
-            (MedSAM for one), ``module.`` in front or not; of an image encoder alone; or of a
-            `SamEncoder` itself.
+            (MedSAM for one), ``module.`` in front or not; of Hugging Face's ``SamModel``; of an
+            image encoder alone; or of a `SamEncoder` itself.
         source: Where they came from, for messages.
 
     Returns:
@@ -53,6 +65,8 @@ def sam_weights(
 def _our_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if weights and all(key.startswith("module.") for key in weights):  # trained on several GPUs
         weights = {key[len("module.") :]: value for key, value in weights.items()}
+    if any(key.startswith(HUGGING_FACE_PREFIX) for key in weights):
+        weights = {_segment_anything_name(key): value for key, value in weights.items()}
     if any(key.startswith(PREFIX) for key in weights):
         return {
             "vit." + key[len(PREFIX) :] if key.startswith(PREFIX) else key: value
@@ -61,6 +75,15 @@ def _our_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if "patch_embed.proj.weight" in weights:
         return {f"vit.{key}": value for key, value in weights.items()}
     return dict(weights)
+
+
+def _segment_anything_name(key: str) -> str:
+    if not key.startswith(HUGGING_FACE_PREFIX):
+        return key
+    name = key[len(HUGGING_FACE_PREFIX) :]
+    for theirs, ours in HUGGING_FACE_PARTS.items():
+        name = name.replace(theirs, ours)
+    return PREFIX + name
 
 
 def _require_same_size(encoder: SamEncoder, weights: Mapping[str, Tensor], source: str) -> None:

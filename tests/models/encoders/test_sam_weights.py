@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -74,6 +75,26 @@ def whole(side: int = SIDE) -> Tensor:
     return torch.tensor([[side, side]])
 
 
+def as_hugging_face(file: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The names of transformers' SamModel, as version 4.53.3 has them."""
+    parts = [
+        (r"^image_encoder\.", "vision_encoder."),
+        (r"\.blocks\.(\d+)\.norm", r".layers.\1.layer_norm"),
+        (r"\.blocks\.", ".layers."),
+        (r"\.patch_embed\.proj\.", ".patch_embed.projection."),
+        (r"\.neck\.0\.", ".neck.conv1."),
+        (r"\.neck\.1\.", ".neck.layer_norm1."),
+        (r"\.neck\.2\.", ".neck.conv2."),
+        (r"\.neck\.3\.", ".neck.layer_norm2."),
+    ]
+    renamed = {"shared_image_embedding.positional_embedding": torch.zeros(2, 8)}
+    for name, value in file.items():
+        for pattern, replacement in parts:
+            name = re.sub(pattern, replacement, name)
+        renamed[name] = value
+    return renamed
+
+
 # --- names ---------------------------------------------------------------------------------------
 
 
@@ -83,8 +104,9 @@ def whole(side: int = SIDE) -> Tensor:
         lambda w: w,
         lambda w: {f"module.{key}": value for key, value in w.items()},
         lambda w: {k[14:]: v for k, v in w.items() if k.startswith("image_encoder.")},
+        as_hugging_face,
     ],
-    ids=["segment-anything", "DistributedDataParallel", "the encoder alone"],
+    ids=["segment-anything", "DistributedDataParallel", "the encoder alone", "Hugging Face"],
 )
 def test_any_file_of_sams_shape_is_taken(rename: Callable[..., dict[str, Tensor]]) -> None:
     theirs, view = peer(), smooth_view(SIDE)
