@@ -123,7 +123,7 @@ def missing_weights(model: Mapping[str, Any], stage: int) -> list[str]:
         if not settings:
             continue
         key = f"model.branches.{name}"
-        what = WEIGHTS_FILES[settings["encoder"]["name"]]
+        what = WEIGHTS_FILES.get(settings["encoder"]["name"], "its weights")
         wanted[f"{key}.encoder.weights"] = (settings["encoder"].get("weights"), what)
         if settings.get("init", "scratch") != "scratch" and (stage == 1 or name == "clip"):
             wanted[f"{key}.init"] = (

@@ -23,7 +23,7 @@ CLIP_ENCODERS: dict[str, type[EvaClipEncoder] | type[ClipLEncoder]] = {
     "eva_clip": EvaClipEncoder,
     "clip_l": ClipLEncoder,
 }
-# what each name means, for messages about its weights file
+# the encoders by name, each with its file
 WEIGHTS_FILES = {
     "eva_clip": "EVA-CLIP ViT-g (eva_vit_g.pth)",
     "clip_l": "CLIP ViT-L (clip_vit_L.pth)",
@@ -54,8 +54,10 @@ def build_encoder(
 
     Raises:
         WeightsError: If a tensor is missing, unexpected or of the wrong shape.
-        ValueError: If the sizes contradict each other.
+        ValueError: If the name is unknown, or the sizes contradict each other.
     """
+    if name not in WEIGHTS_FILES:
+        raise ValueError(f"encoder.name is {name!r}; expected one of {', '.join(WEIGHTS_FILES)}")
     encoder = CLIP_ENCODERS[name](**sizes) if name in CLIP_ENCODERS else _build_sam(sizes)
     if weights is not None:
         named, expected = _our_names(encoder, weights, source)

@@ -87,7 +87,7 @@ class SamShape(NamedTuple):
     def __str__(self) -> str:
         """Names the size where it has a name, and always its numbers."""
         numbers = f"width {self.width}, depth {self.depth}, {self.num_heads} heads"
-        return f"{self.name} ({numbers})" if self.name else numbers
+        return f"of size {self.name} ({numbers})" if self.name else f"of {numbers}"
 
     @property
     def name(self) -> str | None:

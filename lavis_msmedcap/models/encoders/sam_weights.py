@@ -98,7 +98,7 @@ def _require_same_size(encoder: SamEncoder, weights: Mapping[str, Tensor], sourc
         else f"set {key}.width, depth, num_heads and global_attn_indexes to those of the file"
     )
     raise WeightsError(
-        f"{source} is a SAM encoder of size {have}, but the configuration says {want}; {cure}, or "
+        f"{source} holds a SAM encoder {have}, but the configuration says one {want}; {cure}, or "
         f"{key}.weights to a file of the configured size"
     )
 

@@ -61,8 +61,8 @@ def test_a_file_of_another_size_is_named() -> None:
         with pytest.raises(WeightsError) as caught:
             build_encoder("sam", {"size": "vit_b"}, large, "sam_vit_l_0b3195.pth")
     message = str(caught.value)
-    assert "sam_vit_l_0b3195.pth is a SAM encoder of size vit_l (width 1024, depth 24" in message
-    assert "the configuration says vit_b (width 768" in message
+    assert "sam_vit_l_0b3195.pth holds a SAM encoder of size vit_l (width 1024, depth 24" in message
+    assert "the configuration says one of size vit_b (width 768" in message
     assert "set model.branches.sam.encoder.size to vit_l" in message
     assert len(message.splitlines()) == 1
 
