@@ -8,7 +8,7 @@ printed (``pytest -rP``).
 
 from __future__ import annotations
 
-import copy
+import functools
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -104,26 +104,39 @@ def settings_of(arch: str, name: str, vocabulary: Path) -> dict[str, Any]:
         part["encoder"].update(weights=None, **changes.get(branch, {}))
     if model_type != "demo":
         settings["qformer"]["tokenizer"] = str(vocabulary)
-    return copy.deepcopy(settings)
+    return settings
 
 
-def stage1(name: str, vocabulary: Path) -> Blip2DualQformer:
-    settings = settings_of("blip2_dual_qformer", name, vocabulary)
-    with torch.device("meta"):
-        return Blip2DualQformer.from_config(settings)
+@pytest.fixture(scope="module")
+def stage1(vocabulary: Path) -> Callable[[str], Blip2DualQformer]:
+    @functools.lru_cache
+    def build(name: str) -> Blip2DualQformer:
+        settings = settings_of("blip2_dual_qformer", name, vocabulary)
+        with torch.device("meta"):
+            return Blip2DualQformer.from_config(settings)
+
+    return build
 
 
-def stage2(name: str, vocabulary: Path, opt: Path) -> MSMedCap:
-    """What ``from_config`` builds, but for the LLM's weights, which have no shapes-only form."""
-    settings = settings_of("msmedcap", name, vocabulary)
-    size = qformer_size(settings["qformer"], VOCABULARY + 1)
+@pytest.fixture(scope="module")
+def stage2(vocabulary: Path, tiny_assets: Path) -> Callable[[str], MSMedCap]:
+    """Does what ``from_config`` does, but for reading the LLM, which has no shapes-only form."""
     with torch.device("meta"):
         opt_model = build_opt(opt_config("2.7b")).requires_grad_(False)
-        branches = {
-            branch: build_branch(branch, part, size, embed_dim=None, llm_width=2560)
-            for branch, part in settings["branches"].items()
-        }
-        return MSMedCap(branches, opt_model, load_opt_tokenizer(opt), settings=settings)
+    tokenizer = load_opt_tokenizer(tiny_assets / "opt")
+
+    @functools.lru_cache
+    def build(name: str) -> MSMedCap:
+        settings = settings_of("msmedcap", name, vocabulary)
+        size = qformer_size(settings["qformer"], VOCABULARY + 1)
+        with torch.device("meta"):
+            branches = {
+                branch: build_branch(branch, part, size, embed_dim=None, llm_width=2560)
+                for branch, part in settings["branches"].items()
+            }
+            return MSMedCap(branches, opt_model, tokenizer, settings=settings)
+
+    return build
 
 
 @pytest.fixture
@@ -179,10 +192,10 @@ def under_our_names(theirs: Shapes, projection: str = "") -> Shapes:
     [("paper", eva_vit.create_eva_vit_g, 986), ("paper, clip_l", clip_vit.create_clip_vit_L, 265)],
 )
 def test_clip_encoders_equal_lavis(
-    name: str, create: Any, millions: int, vocabulary: Path, lavis_offline: None
+    name: str, create: Any, millions: int, stage1: Any, lavis_offline: None
 ) -> None:
     theirs = build_lavis(lambda: create(img_size=224, precision="fp32"))
-    ours = stage1(name, vocabulary).branch("clip").encoder
+    ours = stage1(name).branch("clip").encoder
     assert shapes(ours.vit) == shapes(theirs)
     tell(f"{name}: CLIP encoder {count(ours.vit):,} parameters")
     assert round(count(ours.vit) / 1e6) == millions
@@ -193,11 +206,11 @@ def test_clip_encoders_equal_lavis(
     [("paper", "vit_b", 90), ("paper, vit_l", "vit_l", 308), ("paper, vit_h", "vit_h", 637)],
 )
 def test_sam_encoders_equal_segment_anything(
-    name: str, size: str, millions: int, vocabulary: Path
+    name: str, size: str, millions: int, stage1: Any
 ) -> None:
     with torch.device("meta"):
         theirs = sam_model_registry[size]().image_encoder
-    ours = stage1(name, vocabulary).branch("sam").encoder
+    ours = stage1(name).branch("sam").encoder
     assert shapes(ours.vit) == shapes(theirs)
     tell(f"{name}: SAM encoder {count(ours.vit):,} parameters")
     assert round(count(ours.vit) / 1e6) == millions
@@ -207,12 +220,12 @@ def test_sam_encoders_equal_segment_anything(
 
 
 @pytest.mark.parametrize("name", ["paper", "authors", "paper, clip_l"])
-def test_stage_1_equals_blip2_qformer(name: str, vocabulary: Path, lavis_offline: None) -> None:
+def test_stage_1_equals_blip2_qformer(name: str, stage1: Any, lavis_offline: None) -> None:
     model = "clip_L" if name.endswith("clip_l") else "eva_clip_g"
     theirs = build_lavis(
         lambda: blip2_qformer.Blip2Qformer(vit_model=model, vit_precision="fp32", img_size=224)
     )
-    clip = stage1(name, vocabulary).branch("clip")
+    clip = stage1(name).branch("clip")
     assert shapes(clip) == under_our_names(shapes(theirs))
     assert count(clip.qformer) == count(theirs.Qformer)
     tell(f"{name}: CLIP Q-Former {count(clip.qformer):,} parameters")
@@ -222,9 +235,9 @@ def test_stage_1_equals_blip2_qformer(name: str, vocabulary: Path, lavis_offline
 
 @pytest.mark.parametrize("name", ["paper", "authors"])
 def test_the_sam_q_former_differs_in_the_width_of_its_image_tokens_only(
-    name: str, vocabulary: Path
+    name: str, stage1: Any
 ) -> None:
-    model = stage1(name, vocabulary)
+    model = stage1(name)
     clip, sam = shapes(model.branch("clip").qformer), shapes(model.branch("sam").qformer)
     assert clip.keys() == sam.keys()
     differing = {key for key in clip if clip[key] != sam[key]}
@@ -236,12 +249,10 @@ def test_the_sam_q_former_differs_in_the_width_of_its_image_tokens_only(
 
 
 @pytest.mark.parametrize("name", ["paper", "authors"])
-def test_stage_2_equals_blip2_opt(
-    name: str, vocabulary: Path, tiny_assets: Path, lavis_offline: None
-) -> None:
+def test_stage_2_equals_blip2_opt(name: str, stage2: Any, lavis_offline: None) -> None:
     side = 364 if name == "authors" else 224
     theirs = build_lavis(lambda: blip2_opt.Blip2OPT(vit_precision="fp32", img_size=side))
-    ours = stage2(name, vocabulary, tiny_assets / "opt")
+    ours = stage2(name)
     named = under_our_names(shapes(theirs), "opt_proj")
     assert shapes(ours.branch("clip")) == {
         key: shape for key, shape in named.items() if not key.startswith("opt_model.")
@@ -266,14 +277,12 @@ def test_opt_equals_hugging_face_and_has_the_published_count(size: str) -> None:
 
 
 @pytest.mark.parametrize("name", TYPES)
-def test_only_q_formers_queries_and_linears_train(
-    name: str, vocabulary: Path, tiny_assets: Path
-) -> None:
+def test_only_q_formers_queries_and_linears_train(name: str, stage1: Any, stage2: Any) -> None:
     heads = ["qformer", "query_tokens", "vision_proj", "text_proj", "itm_head", "temp"]
     norm = ["encoder"] if name == "authors" else []  # freeze_ln: false
-    check_trainable(stage1(name, vocabulary), {"clip": [*norm, *heads], "sam": heads})
+    check_trainable(stage1(name), {"clip": [*norm, *heads], "sam": heads})
     heads = ["qformer", "query_tokens", "llm_proj"]
-    model = stage2(name, vocabulary, tiny_assets / "opt")
+    model = stage2(name)
     check_trainable(model, {"clip": [*norm, *heads], "sam": heads})
 
 
