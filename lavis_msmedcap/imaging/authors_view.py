@@ -27,8 +27,9 @@ RESCALED = (np.arange(256) * (1 / 255)).astype(np.float32)  # computed in float6
 def wrap_to_uint8(image: Tensor) -> Tensor:
     """Multiplies by 255, cuts off the fraction, and keeps the remainder of 256.
 
-    That is what the conversion of a float to an unsigned byte does on the machines that the authors
-    used. C leaves it undefined outside of 0..255, so it is written out in integers here.
+    That is what PyTorch's ``byte()`` does, by way of a 64-bit integer; numpy, which newer versions
+    of ``ToPILImage`` use, does the same on x86. C leaves the conversion undefined outside of
+    0..255, so it is written out in integers here.
 
     Args:
         image: float (...), normalised with CLIP's mean and standard deviation.

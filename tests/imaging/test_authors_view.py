@@ -71,6 +71,7 @@ def test_the_bytes_equal_torchvision(size: tuple[int, int]) -> None:
     tensor = normalize(noise(*size))
     expected = np.asarray(ToPILImage()(tensor)).transpose(2, 0, 1)
     assert np.array_equal(wrap_to_uint8(tensor).numpy(), expected)
+    assert torch.equal(wrap_to_uint8(tensor), tensor.mul(255).byte())  # of older ToPILImages
 
 
 @pytest.mark.parametrize("size", [(224, 224), (40, 24), (24, 41)])
