@@ -10,7 +10,9 @@ from typing import Any
 
 from lavis_msmedcap.common.config_check import Key, MapOf, Node, Nullable, Section
 from lavis_msmedcap.datasets.records import DOMAINS, SPLITS
-from lavis_msmedcap.models.encoders.sam import TOKEN_LAYOUTS
+from lavis_msmedcap.models.encoders.build import CLIP_ENCODERS
+from lavis_msmedcap.models.encoders.sam import SAM_INPUTS, TOKEN_LAYOUTS
+from lavis_msmedcap.models.encoders.sam_sizes import SAM_SIZES
 from lavis_msmedcap.models.weights import PRECISIONS
 from lavis_msmedcap.runners.schedule import SCHEDULES
 from lavis_msmedcap.runners.settings import AMP_MODES
@@ -32,19 +34,21 @@ ENCODER_KEYS: dict[str, Node] = {
     "mlp_ratio": Key(float, above=0),
     "precision": Key(str, choices=tuple(PRECISIONS)),
 }
-EVA_CLIP_KEYS: dict[str, Node] = {
-    "name": Key(str, required=True, choices=("eva_clip",), help="the encoder"),
+CLIP_KEYS: dict[str, Node] = {
+    "name": Key(str, required=True, choices=tuple(CLIP_ENCODERS), help="the encoder"),
     **ENCODER_KEYS,
     "freeze_ln": Key(bool),
 }
 SAM_KEYS: dict[str, Node] = {
     "name": Key(str, required=True, choices=("sam",), help="the encoder"),
     **ENCODER_KEYS,
+    "size": Nullable(Key(str, choices=tuple(SAM_SIZES), help="stands for width, depth, ...")),
     "window_size": Key(int, minimum=0),
     "global_attn_indexes": Key(list, items=Key(int, minimum=0)),
     "out_chans": COUNT,
     "tokens": Key(str, choices=tuple(TOKEN_LAYOUTS)),
     "pool": COUNT,
+    "input": Key(str, choices=SAM_INPUTS, help="raw, or authors for the authors' checkpoints"),
 }
 BRANCH_KEYS: dict[str, Node] = {
     "train_on": Key(
@@ -58,9 +62,7 @@ BRANCH_KEYS: dict[str, Node] = {
 }
 BRANCHES = Section(
     {
-        "clip": Nullable(
-            Section({**BRANCH_KEYS, "encoder": Section(EVA_CLIP_KEYS, required=True)})
-        ),
+        "clip": Nullable(Section({**BRANCH_KEYS, "encoder": Section(CLIP_KEYS, required=True)})),
         "sam": Nullable(Section({**BRANCH_KEYS, "encoder": Section(SAM_KEYS, required=True)})),
     },
     required=True,

@@ -11,12 +11,16 @@ from lavis_msmedcap.common.errors import ConfigError, WeightsError
 from lavis_msmedcap.common.paths import resolve_path
 from lavis_msmedcap.datasets.records import DOMAINS, SPLITS
 from lavis_msmedcap.models.checkpoints import find_checkpoint
+from lavis_msmedcap.models.encoders.clip_l import MLP_RATIO
+from lavis_msmedcap.models.encoders.sam import POOL
+from lavis_msmedcap.models.encoders.sam_sizes import size_conflict
 from lavis_msmedcap.models.weight_files import is_url
 from lavis_msmedcap.runners.precision import choose_device
 
 STAGE_1_TASK = "mixed_semantic_pretrain"
 OWN_IMAGE_PROCESSORS = "msmedcap_image_"
 VIEW_KEYS = {"clip": "image_size", "sam": "sam_image_size"}  # branch to the processor's key
+ENCODER_OF_WEIGHTS = {"eva_vit_g": "eva_clip", "clip_vit_l": "clip_l"}  # names of the catalog
 SPLIT_KEYS = ("train_splits", "valid_splits", "test_splits")
 
 
@@ -199,6 +203,35 @@ def _encoder_problems(path: str, encoder: Mapping[str, Any]) -> Iterator[str]:
                 f"{path}.global_attn_indexes has {beyond}, but the blocks of depth {depth} count "
                 f"from 0 to {depth - 1}"
             )
+    conflict = size_conflict(encoder)
+    if conflict:
+        yield f"{path}.{conflict}"
+    if encoder.get("name") == "clip_l" and encoder.get("mlp_ratio", MLP_RATIO) != MLP_RATIO:
+        yield f"{path}.mlp_ratio is {encoder['mlp_ratio']}, but that of clip_l is always 4"
+    yield from _pool_problems(path, encoder)
+    name, weights = encoder.get("name"), encoder.get("weights")
+    meant = ENCODER_OF_WEIGHTS.get(weights) if isinstance(weights, str) else None
+    if meant is not None and name in ENCODER_OF_WEIGHTS.values() and meant != name:
+        fitting = next(known for known, of in ENCODER_OF_WEIGHTS.items() if of == name)
+        yield (
+            f"{path}.weights is {weights}, which is for {meant}, but {path}.name is {name}; set "
+            f"{path}.weights={fitting}"
+        )
+
+
+def _pool_problems(path: str, encoder: Mapping[str, Any]) -> Iterator[str]:
+    side, patch, pool = (
+        encoder.get("image_size"),
+        encoder.get("patch_size"),
+        encoder.get("pool", POOL),
+    )
+    if encoder.get("tokens") != "spatial_pooled" or not isinstance(pool, int) or pool < 1:
+        return
+    if isinstance(side, int) and isinstance(patch, int) and patch > 0 and (side // patch) % pool:
+        yield (
+            f"{path}.pool is {pool}, which does not divide the {side // patch} positions per side "
+            "(image_size / patch_size)"
+        )
 
 
 def _view_problems(config: Mapping[str, Any]) -> Iterator[str]:

@@ -241,6 +241,22 @@ BROKEN_OPTIONS = {
         "global_attn_indexes has [4]",
         "from 0 to 3",
     ),
+    "size_against_its_width": (
+        "model.branches.sam.encoder.size=vit_l",
+        "model.branches.sam.encoder.size is vit_l (width 1024, depth 24",
+        "but width is 96, depth is 4",
+        "take out size, or the other keys",
+    ),
+    "pool_leaves_a_rest": (
+        "model.branches.sam.encoder.tokens=spatial_pooled model.branches.sam.encoder.pool=3",
+        "model.branches.sam.encoder.pool is 3",
+        "the 16 positions per side",
+    ),
+    "mlp_of_clip_l": (
+        "model.branches.clip.encoder.name=clip_l model.branches.clip.encoder.mlp_ratio=2",
+        "model.branches.clip.encoder.mlp_ratio is 2",
+        "always 4",
+    ),
     "views_of_another_size": (
         "datasets.roco.vis_processor.eval.sam_image_size=64",
         "datasets.roco.vis_processor.eval.sam_image_size is 64",

@@ -149,8 +149,8 @@ def test_the_model_type_is_optional_and_means_demo(loaded: Any) -> None:
 
 def test_the_zoo_lists_both_models_and_their_types() -> None:
     zoo = dict(model_zoo)
-    assert zoo["msmedcap"] == zoo["blip2_dual_qformer"] == ["demo", "paper"]
-    assert re.search(r"^msmedcap +demo, paper$", str(model_zoo), re.MULTILINE)
+    assert zoo["msmedcap"] == zoo["blip2_dual_qformer"] == ["demo", "paper", "authors"]
+    assert re.search(r"^msmedcap +demo, paper, authors$", str(model_zoo), re.MULTILINE)
 
 
 @pytest.mark.parametrize("load", [load_model, load_model_and_preprocess])

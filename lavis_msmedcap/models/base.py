@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from lavis_msmedcap.common.distributed import gather_objects, get_local_rank, is_distributed
 from lavis_msmedcap.common.errors import ConfigError, WeightsError
+from lavis_msmedcap.imaging.authors_view import authors_sam_view
 from lavis_msmedcap.imaging.views import (
     normalize_clip,
     normalize_sam,
@@ -194,15 +195,26 @@ class DualBranchModel(BaseModel):
         views = {}
         if "clip" in names:
             views["clip"] = (normalize_clip(packed.clip), packed.valid_sizes)
-        if "sam" in names:
+        if "sam" in names and self._sam_input == "authors":
+            # normalised on the CPU: a GPU divides with another last bit, which the wrap would show
+            clip = normalize_clip(packed.clip.cpu())
+            sam, valid_sizes = authors_sam_view(clip, packed.sam.shape[-1])
+            views["sam"] = (sam.to(image.device), valid_sizes.to(image.device))
+        elif "sam" in names:
             views["sam"] = (normalize_sam(packed.sam, packed.valid_sizes), packed.valid_sizes)
         return views
+
+    @property
+    def _sam_input(self) -> str:
+        """``raw`` or ``authors``; see `SamEncoder`."""
+        return str(self.branch("sam").encoder.input)
 
     def _views_of_blip2_image(
         self, image: Tensor, names: list[str]
     ) -> dict[str, tuple[Tensor, Tensor]]:
         sizes = {name: self.branch(name).encoder.image_size for name in names}
-        if "sam" in names and not self._warned_of_missing_detail:
+        as_authors = "sam" in names and self._sam_input == "authors"
+        if "sam" in names and not as_authors and not self._warned_of_missing_detail:
             self._warned_of_missing_detail = True
             logger.warning(
                 "image is a CLIP-normalised tensor of %d x %d pixels: the SAM branch sees it "
@@ -212,8 +224,10 @@ class DualBranchModel(BaseModel):
         clip, sam, valid_sizes = views_from_clip_normalized(
             image, sizes.get("clip", image.shape[-1]), sizes.get("sam", image.shape[-1])
         )
-        by_name = {"clip": clip, "sam": sam}
-        return {name: (by_name[name], valid_sizes) for name in names}
+        by_name = {"clip": (clip, valid_sizes), "sam": (sam, valid_sizes)}
+        if as_authors:
+            by_name["sam"] = authors_sam_view(image, sizes["sam"])
+        return {name: by_name[name] for name in names}
 
     # --- training ---------------------------------------------------------------------------------
 

@@ -39,6 +39,7 @@ class Blip2DualQformer(DualBranchModel):
     Supported model types:
         - demo: miniature backbones that ship with the package
         - paper: EVA-CLIP ViT-g and SAM ViT-B (weights from files named in the configuration)
+        - authors: the network of the authors' code, bugs included, for their checkpoints only
 
     Usage:
         >>> from lavis.models import load_model
@@ -55,7 +56,7 @@ class Blip2DualQformer(DualBranchModel):
 
     PRETRAINED_MODEL_CONFIG_DICT: ClassVar[dict[str, str]] = {
         model_type: str(package_path(f"configs/models/blip2_dual_qformer_{model_type}.yaml"))
-        for model_type in ("demo", "paper")
+        for model_type in ("demo", "paper", "authors")
     }
 
     STAGE = 1

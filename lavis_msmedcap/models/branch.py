@@ -17,7 +17,7 @@ from lavis.models.blip2_models.Qformer import BertConfig, BertLMHeadModel
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lavis_msmedcap.models.encoders.eva_clip import EvaClipEncoder
+from lavis_msmedcap.models.encoders.clip_tower import ClipTower
 from lavis_msmedcap.models.encoders.outputs import ImageEmbeds
 from lavis_msmedcap.models.encoders.sam import SamEncoder
 from lavis_msmedcap.models.objectives.itc import image_text_contrast
@@ -127,7 +127,7 @@ class QFormerBranch(nn.Module):
 
     def __init__(
         self,
-        encoder: EvaClipEncoder | SamEncoder,
+        encoder: ClipTower | SamEncoder,
         size: QFormerSize,
         num_query_token: int,
         embed_dim: int | None = 256,

@@ -11,7 +11,7 @@ from transformers import BertTokenizer
 from lavis_msmedcap.common.errors import WeightsError
 from lavis_msmedcap.models.branch import QFormerBranch, QFormerSize
 from lavis_msmedcap.models.checkpoint_names import kind_of
-from lavis_msmedcap.models.encoders.build import build_encoder
+from lavis_msmedcap.models.encoders.build import WEIGHTS_FILES, build_encoder
 from lavis_msmedcap.models.qformer_init import (
     initialize_branch,
     initialize_from_branch,
@@ -172,7 +172,7 @@ def weight_needs(model: Mapping[str, Any], stage: int) -> list[Need]:
         key = f"model.branches.{name}"
         weights = settings["encoder"].get("weights")
         if weights is not None:
-            what = "EVA-CLIP ViT-g (eva_vit_g.pth)" if name == "clip" else "a SAM checkpoint"
+            what = WEIGHTS_FILES.get(settings["encoder"]["name"], "its weights")
             needs.append(Need(f"{key}.encoder.weights", weights, what))
     for point in starting_points(model, stage).values():
         if point.file is not None and not unknown_word(point.file):

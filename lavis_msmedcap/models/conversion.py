@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from lavis_msmedcap.common.errors import WeightsError
-from lavis_msmedcap.common.paths import resolve_path
 from lavis_msmedcap.models.checkpoint_names import (
     BLIP2,
     NOT_TRAINED,
@@ -30,6 +29,7 @@ from lavis_msmedcap.models.checkpoint_names import (
 )
 from lavis_msmedcap.models.checkpoints import Checkpoint
 from lavis_msmedcap.models.starting_points import starting_points
+from lavis_msmedcap.models.weight_files import locate
 from lavis_msmedcap.models.weights import LoadReport, explain, gather_layers, read_weights
 
 LAYER_NORM = "branches.clip.encoder.ln."
@@ -118,7 +118,7 @@ def layer_norm_of_file(location: str) -> dict[str, Tensor] | None:
     Raises:
         WeightsError: If the file is missing or damaged.
     """
-    weights = to_ours(read_weights(resolve_path(location)))
+    weights = to_ours(read_weights(locate(location)))
     for prefix in (LAYER_NORM, "ln."):
         found = {
             key: weights[f"{prefix}{key}"]
@@ -153,7 +153,7 @@ def layer_norm_of_training(
     for location in locations:
         if location is None:
             continue
-        if not resolve_path(location).is_file():
+        if not locate(location).is_file():
             return None
         found = layer_norm_of_file(location)
         if found is not None:

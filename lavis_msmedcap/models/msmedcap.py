@@ -50,6 +50,7 @@ class MSMedCap(DualBranchModel):
         - demo: the trained miniature model that ships with the package (the default)
         - paper: EVA-CLIP ViT-g, SAM ViT-B and OPT-2.7b (weights from files named in
           ``configs/models/msmedcap_paper.yaml``)
+        - authors: the network of the authors' code, bugs included, for their checkpoints only
 
     Usage:
         >>> from lavis.models import load_model_and_preprocess
@@ -69,7 +70,7 @@ class MSMedCap(DualBranchModel):
     FOREIGN_EXTRAS: ClassVar[Mapping[str, str]] = STAGE1_ONLY
     PRETRAINED_MODEL_CONFIG_DICT: ClassVar[dict[str, str]] = {
         model_type: str(package_path(f"configs/models/msmedcap_{model_type}.yaml"))
-        for model_type in ("demo", "paper")
+        for model_type in ("demo", "paper", "authors")
     }
 
     STAGE = 2

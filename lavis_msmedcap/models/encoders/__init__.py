@@ -1,1 +1,1 @@
-"""The two frozen image encoders and what freezing means."""
+"""The frozen image encoders and what freezing means."""

@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Union
 
-from lavis.models.eva_vit import interpolate_pos_embed
 from torch import Tensor
 
+from lavis_msmedcap.models.encoders.clip_l import ClipLEncoder
+from lavis_msmedcap.models.encoders.clip_tower import ClipTower
+from lavis_msmedcap.models.encoders.clip_weights import clip_l_weights, eva_clip_weights
 from lavis_msmedcap.models.encoders.eva_clip import EvaClipEncoder
 from lavis_msmedcap.models.encoders.freeze import freeze
 from lavis_msmedcap.models.encoders.sam import SamEncoder
+from lavis_msmedcap.models.encoders.sam_sizes import fill_size
+from lavis_msmedcap.models.encoders.sam_weights import sam_weights
 from lavis_msmedcap.models.weights import PRECISIONS, ExpectedKeys, load_strict
 
-ENCODERS: dict[str, type[EvaClipEncoder] | type[SamEncoder]] = {
+FrozenEncoder = Union[ClipTower, SamEncoder]
+CLIP_ENCODERS: dict[str, type[EvaClipEncoder] | type[ClipLEncoder]] = {
     "eva_clip": EvaClipEncoder,
-    "sam": SamEncoder,
+    "clip_l": ClipLEncoder,
 }
+# the encoders by name, each with its file
+WEIGHTS_FILES = {
+    "eva_clip": "EVA-CLIP ViT-g (eva_vit_g.pth)",
+    "clip_l": "CLIP ViT-L (clip_vit_L.pth)",
+    "sam": "a SAM checkpoint",
+}
+
+logger = logging.getLogger(__name__)
 
 
 def build_encoder(
@@ -26,74 +40,53 @@ def build_encoder(
     source: str,
     precision: str = "fp32",
     freeze_ln: bool = True,
-) -> EvaClipEncoder | SamEncoder:
+) -> FrozenEncoder:
     """Builds one encoder, frozen.
 
     Args:
-        name: ``eva_clip`` or ``sam``.
-        sizes: Arguments of the encoder's class.
-        weights: Tensors of a published file (EVA ViT-g; a SAM checkpoint with ``image_encoder.``
-            keys) or of the encoder itself; None keeps the random initialisation.
+        name: ``eva_clip``, ``clip_l`` or ``sam``.
+        sizes: Arguments of the encoder's class; for SAM also ``size``, see `fill_size`.
+        weights: Tensors of a published file (EVA ViT-g; CLIP ViT-L; a SAM checkpoint with
+            ``image_encoder.`` keys) or of the encoder itself; None keeps the random initialisation.
         source: Where the weights came from, for messages.
         precision: ``fp32``, ``bf16`` or ``fp16``; of the ViT (the layer norm stays float32).
-        freeze_ln: False leaves EVA-CLIP's final layer norm trainable, as LAVIS does.
+        freeze_ln: False leaves the layer norm behind a CLIP ViT trainable, as LAVIS does.
 
     Raises:
         WeightsError: If a tensor is missing, unexpected or of the wrong shape.
+        ValueError: If the name is unknown, or the sizes contradict each other.
     """
-    encoder = ENCODERS[name](**sizes)
+    if name not in WEIGHTS_FILES:
+        raise ValueError(f"encoder.name is {name!r}; expected one of {', '.join(WEIGHTS_FILES)}")
+    encoder = CLIP_ENCODERS[name](**sizes) if name in CLIP_ENCODERS else _build_sam(sizes)
     if weights is not None:
-        _load(encoder, weights, source)
-    encoder.vit.to(PRECISIONS[precision])
+        named, expected = _our_names(encoder, weights, source)
+        for line in load_strict(encoder.state_dict(), named, source, expected).lines():
+            logger.info(line)
+    encoder.set_precision(PRECISIONS[precision])
     freeze(encoder)
-    if isinstance(encoder, EvaClipEncoder) and not freeze_ln:
+    if isinstance(encoder, ClipTower) and not freeze_ln:
         encoder.ln.requires_grad_(True)
     return encoder
 
 
-def _load(encoder: EvaClipEncoder | SamEncoder, weights: Mapping[str, Tensor], source: str) -> None:
-    """Loads weights by name, each key accounted for."""
+def _build_sam(sizes: Mapping[str, Any]) -> SamEncoder:
+    encoder = SamEncoder(**fill_size(sizes))
+    if encoder.input == "authors":
+        logger.warning(
+            "model.branches.sam.encoder.input is 'authors': the SAM encoder sees what the authors' "
+            "code gives it, the CLIP view with its 8-bit values wrapped around, NOT the picture. "
+            "This serves their checkpoints only; for anything else set it to 'raw'"
+        )
+    return encoder
+
+
+def _our_names(
+    encoder: FrozenEncoder, weights: Mapping[str, Tensor], source: str
+) -> tuple[dict[str, Tensor], ExpectedKeys]:
+    """Returns the tensors under the encoder's names, and what may be missing or unused."""
     if isinstance(encoder, SamEncoder):
-        load_strict(encoder.state_dict(), _sam_names(weights), source)
-        return
-    expected = ExpectedKeys(missing={"ln.": "the layer norm comes with the BLIP-2 checkpoint"})
-    load_strict(encoder.state_dict(), _eva_names(encoder, weights), source, expected)
-
-
-def _sam_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Takes the image encoder out of a SAM checkpoint; its two decoders are not needed here."""
-    prefix = "image_encoder."
-    if any(key.startswith(prefix) for key in weights):
-        return {
-            "vit." + key[len(prefix) :]: value
-            for key, value in weights.items()
-            if key.startswith(prefix)
-        }
-    return dict(weights)
-
-
-def _eva_names(encoder: EvaClipEncoder, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Renames EVA's own keys, fits its position embedding, and drops what BLIP-2 does not use.
-
-    BLIP-2 reads the features after block 39 of 40, so the published file has one block, a norm and
-    a head more than the network.
-    """
-    ours = encoder.state_dict()
-    if "vit.cls_token" in weights:
-        return dict(weights)
-    fitted = dict(weights)
-    interpolate_pos_embed(encoder.vit, fitted)
-    depth = len(encoder.vit.blocks)
-    kept = {}
-    for key, value in fitted.items():
-        beyond = key.startswith(f"blocks.{depth}.") or key.split(".")[0] in {
-            "norm",
-            "fc_norm",
-            "head",
-            "mask_token",
-            "lm_head",
-        }
-        if beyond and f"vit.{key}" not in ours:
-            continue
-        kept[f"vit.{key}"] = value
-    return kept
+        return sam_weights(encoder, weights, source)
+    if isinstance(encoder, ClipLEncoder):
+        return clip_l_weights(encoder, weights)
+    return eva_clip_weights(encoder, weights)

@@ -1,31 +1,44 @@
 """EVA-CLIP ViT: the encoder of general semantics (Eq. 1 of the paper).
 
-LAVIS' own ``VisionTransformer`` is used unchanged; this file gives it a size, weights, a precision
-and a frozen state.
-
-Dimensions: B batch, H W pixels, N image tokens (1 + patches), C encoder width.
+LAVIS' own ``VisionTransformer`` is used unchanged; this file gives it a size.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from lavis.models.eva_vit import VisionTransformer
-from torch import Tensor, nn
+from torch import nn
+from torch.overrides import TorchFunctionMode
 
-from lavis_msmedcap.models.encoders.outputs import ImageEmbeds
-
-
-class Float32LayerNorm(nn.LayerNorm):
-    """Layer norm computed in float32 whatever the input's precision (as LAVIS' ``ln_vision``)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalises (..., C) and returns float32."""
-        return super().forward(x.float())
+from lavis_msmedcap.models.encoders.clip_tower import ClipTower
 
 
-class EvaClipEncoder(nn.Module):
+class PlainNumbersOnCpu(TorchFunctionMode):
+    """Keeps ``torch.linspace`` on the CPU where the default device is another.
+
+    LAVIS' constructor reads the rates of its drop path out of such a tensor, which the meta device
+    (shapes without memory) cannot give.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Calls ``func``, on the CPU if it is ``torch.linspace``."""
+        kwargs = dict(kwargs or {})
+        if func is torch.linspace:
+            kwargs["device"] = "cpu"
+        return func(*args, **kwargs)
+
+
+class EvaClipEncoder(ClipTower):
     """EVA-CLIP ViT followed by the layer norm ``ln_vision`` of BLIP-2.
 
     Args:
@@ -46,32 +59,16 @@ class EvaClipEncoder(nn.Module):
         num_heads: int = 16,
         mlp_ratio: float = 4.3637,
     ) -> None:
-        super().__init__()
-        self.vit = VisionTransformer(
-            img_size=image_size,
-            patch_size=patch_size,
-            use_mean_pooling=False,
-            embed_dim=width,
-            depth=depth,
-            num_heads=num_heads,
-            mlp_ratio=mlp_ratio,
-            qkv_bias=True,
-            norm_layer=partial(nn.LayerNorm, eps=1e-6),
-        )
-        self.ln = Float32LayerNorm(width)
-        self.image_size = image_size
-        self.width = width
-
-    def forward(self, clip_view: Tensor) -> ImageEmbeds:
-        """Encodes CLIP views.
-
-        Args:
-            clip_view: float (B, 3, H, W), normalised with CLIP's mean and standard deviation.
-
-        Returns:
-            Tokens float32 (B, N, C); every token is valid.
-        """
-        dtype = self.vit.patch_embed.proj.weight.dtype
-        embeds = self.ln(self.vit(clip_view.to(dtype)))  # (B, N, C)
-        atts = torch.ones(embeds.shape[:-1], dtype=torch.long, device=embeds.device)
-        return ImageEmbeds(embeds, atts)
+        with PlainNumbersOnCpu():
+            vit = VisionTransformer(
+                img_size=image_size,
+                patch_size=patch_size,
+                use_mean_pooling=False,
+                embed_dim=width,
+                depth=depth,
+                num_heads=num_heads,
+                mlp_ratio=mlp_ratio,
+                qkv_bias=True,
+                norm_layer=partial(nn.LayerNorm, eps=1e-6),
+            )
+        super().__init__(vit, image_size, width)

@@ -20,6 +20,8 @@ from torch.nn import functional as F
 from lavis_msmedcap.models.encoders.outputs import ImageEmbeds
 
 TOKEN_LAYOUTS = ("spatial", "spatial_pooled", "channel")
+SAM_INPUTS = ("raw", "authors")
+POOL = 2
 
 
 class SamEncoder(nn.Module):
@@ -38,10 +40,13 @@ class SamEncoder(nn.Module):
         tokens: ``spatial``: one token of width S per position. ``spatial_pooled``: the same after
             average pooling. ``channel``: one token of width h * w per channel, which is what the
             authors' code does and what their checkpoints need.
-        pool: Pooling factor per side of ``spatial_pooled``.
+        pool: Pooling factor per side of ``spatial_pooled``; at 1024 pixels 2 gives 32 x 32 tokens,
+            4 gives 16 x 16.
+        input: What the model feeds this encoder. ``raw``: the picture. ``authors``: what the
+            authors' code makes of the CLIP view, see `lavis_msmedcap.imaging.authors_view`.
 
     Raises:
-        ValueError: If ``tokens`` is unknown.
+        ValueError: If ``tokens`` or ``input`` is unknown, or ``pool`` leaves a rest of positions.
     """
 
     def __init__(
@@ -56,11 +61,16 @@ class SamEncoder(nn.Module):
         global_attn_indexes: Sequence[int] = (2, 5, 8, 11),
         out_chans: int = 256,
         tokens: str = "spatial",
-        pool: int = 2,
+        pool: int = POOL,
+        input: str = "raw",
     ) -> None:
         super().__init__()
-        if tokens not in TOKEN_LAYOUTS:
-            raise ValueError(f"tokens is {tokens!r}; expected one of {', '.join(TOKEN_LAYOUTS)}")
+        grid = image_size // patch_size
+        for key, value, known in (("tokens", tokens, TOKEN_LAYOUTS), ("input", input, SAM_INPUTS)):
+            if value not in known:
+                raise ValueError(f"{key} is {value!r}; expected one of {', '.join(known)}")
+        if tokens == "spatial_pooled" and grid % pool:
+            raise ValueError(f"pool is {pool}, which does not divide the {grid} positions per side")
         self.vit = ImageEncoderViT(
             img_size=image_size,
             patch_size=patch_size,
@@ -78,8 +88,12 @@ class SamEncoder(nn.Module):
         self.patch_size = patch_size
         self.tokens = tokens
         self.pool = pool
-        grid = image_size // patch_size
+        self.input = input
         self.width = grid * grid if tokens == "channel" else out_chans
+
+    def set_precision(self, dtype: torch.dtype) -> None:
+        """Holds the ViT in ``dtype``."""
+        self.vit.to(dtype)
 
     def feature_map(self, sam_view: Tensor) -> Tensor:
         """Returns SAM's image embedding (B, S, h, w), before it is cut into tokens."""

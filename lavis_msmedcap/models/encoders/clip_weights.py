@@ -1,0 +1,79 @@
+"""Published weights of the CLIP encoders under the names of ours, each key accounted for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from lavis.models import clip_vit, eva_vit
+from torch import Tensor
+
+from lavis_msmedcap.models.encoders.clip_l import ClipLEncoder
+from lavis_msmedcap.models.encoders.clip_tower import ClipTower
+from lavis_msmedcap.models.weights import ExpectedKeys
+
+NORM_FROM_BLIP2 = {r"^ln\.": "the layer norm comes with the BLIP-2 checkpoint"}
+CLIP_L_EXTRA_BLOCKS = 3  # OpenAI publishes 24, LAVIS builds 21
+
+
+def eva_clip_weights(
+    encoder: ClipTower, weights: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], ExpectedKeys]:
+    """Renames EVA's own keys and fits its position embedding to the encoder's view.
+
+    BLIP-2 reads the features after block 39 of 40, so the published file has one block, a norm and
+    a head more than the network.
+
+    Args:
+        encoder: The network to fill, an `EvaClipEncoder`.
+        weights: Tensors of ``eva_vit_g.pth``, or of the encoder itself.
+
+    Returns:
+        Tensors under the encoder's names, and what may be missing or unused.
+    """
+    if "vit.cls_token" in weights:
+        return dict(weights), ExpectedKeys(missing=NORM_FROM_BLIP2)
+    fitted = dict(weights)
+    eva_vit.interpolate_pos_embed(encoder.vit, fitted)
+    unused = {
+        rf"^vit\.blocks\.{len(encoder.vit.blocks)}\.": "BLIP-2 stops before EVA's last block",
+        r"^vit\.(norm|fc_norm|head|lm_head)\.": "BLIP-2 stops before EVA's norm and head",
+        r"^vit\.mask_token$": "it served EVA's own training",
+    }
+    named = {f"vit.{key}": value for key, value in fitted.items()}
+    return named, ExpectedKeys(NORM_FROM_BLIP2, unused)
+
+
+def clip_l_weights(
+    encoder: ClipLEncoder, weights: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], ExpectedKeys]:
+    """Renames OpenAI's keys and fits the position embedding to the encoder's view, as LAVIS does.
+
+    Args:
+        encoder: The network to fill.
+        weights: Tensors of ``clip_vit_L.pth``, of OpenAI's whole CLIP (``visual.`` in front of the
+            image half's names), or of a `ClipLEncoder` itself.
+
+    Returns:
+        Tensors under the encoder's names, and what may be missing or unused.
+    """
+    if "vit.class_embedding" in weights:
+        return dict(weights), ExpectedKeys(missing=NORM_FROM_BLIP2)
+    prefix = "visual." if any(key.startswith("visual.") for key in weights) else ""
+    image_half = {
+        key[len(prefix) :]: value for key, value in weights.items() if key.startswith(prefix)
+    }
+    if "positional_embedding" in image_half:  # half precision cannot be interpolated everywhere
+        image_half["positional_embedding"] = image_half["positional_embedding"].float()
+    clip_vit.interpolate_pos_embed(encoder.vit, image_half)
+    depth = len(encoder.vit.transformer.resblocks)
+    beyond = "|".join(str(depth + extra) for extra in range(CLIP_L_EXTRA_BLOCKS))
+    unused = {
+        rf"^vit\.transformer\.resblocks\.({beyond})\.": "BLIP-2 stops before CLIP's last blocks",
+        r"^vit\.(ln_post\.|proj$)": "BLIP-2 stops before CLIP's norm and projection",
+        r"^text half: ": "the encoder is CLIP's image half",
+    }
+    named = {f"vit.{key}": value for key, value in image_half.items()}
+    others = {
+        f"text half: {key}": value for key, value in weights.items() if not key.startswith(prefix)
+    }
+    return {**named, **others}, ExpectedKeys(NORM_FROM_BLIP2, unused)
