@@ -224,10 +224,8 @@ def _problem(need: Need, offline: bool) -> list[str]:
 
 def cure(reference: str) -> str:
     """Says how to get weights that are not on this machine."""
-    return (
-        f"`msmedcap weights get {shlex.quote(reference)}` downloads it on a connected machine, or set "
-        "model.offline=false"
-    )
+    command = f"msmedcap weights get {shlex.quote(reference)}"
+    return f"`{command}` downloads it on a connected machine, or set model.offline=false"
 
 
 def _missing_path(need: Need) -> str:
