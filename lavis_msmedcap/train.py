@@ -38,9 +38,9 @@ The whole configuration is checked before anything is built, and all problems ar
 'msmedcap config FILE' prints it with all defaults. LAVIS' own configurations run as well.
 
 environment:
-  LAVIS_MSMEDCAP_CACHE  folder for generated and downloaded data (default ~/.cache/lavis_msmedcap)
+  LAVIS_MSMEDCAP_CACHE    folder for generated and downloaded data (default ~/.cache/lavis_msmedcap)
   LAVIS_MSMEDCAP_WEIGHTS  folder of weights, searched after ./weights and before the cache
-  LAVIS_MSMEDCAP_DEBUG  1 shows the traceback of errors that are otherwise told in one message
+  LAVIS_MSMEDCAP_DEBUG    1 shows the traceback of errors that are otherwise told in one message
 """
 
 

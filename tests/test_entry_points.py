@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from file_server import FileServer
 from omegaconf import OmegaConf
 
 from lavis_msmedcap import cli, evaluate, train
@@ -108,6 +109,23 @@ def test_train_builds_in_order_and_trains(sound: Path, own_calls: Calls) -> None
     assert train.main(["--cfg-path", str(sound)]) == 0
     assert own_calls.names == ["task", "datasets", "model", "runner", "train"]
     assert isinstance(own_calls.config, RunConfig)
+
+
+def test_weights_are_downloaded_before_anything_is_built(
+    sound: Path, own_calls: Calls, server: FileServer, tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setenv("LAVIS_MSMEDCAP_WEIGHTS", str(tmp_path))
+    server.files["/sam.pth"] = b"tensors"
+    options = [
+        "model.offline=false",
+        f"model.branches.sam.encoder.weights={server.url('/sam.pth')}",
+    ]
+    assert train.main(["--cfg-path", str(sound), "--options", *options]) == 0
+    assert [path.read_bytes() for path in tmp_path.glob("sam-*.pth")] == [b"tensors"]
+    own_calls.names.clear()
+    options[1] = f"model.branches.sam.encoder.weights={server.url('/gone.pth')}"
+    assert train.main(["--cfg-path", str(sound), "--options", *options]) == train.EXIT_WRONG_INPUT
+    assert own_calls.names == []
 
 
 def test_evaluate_never_trains(sound: Path, own_calls: Calls) -> None:

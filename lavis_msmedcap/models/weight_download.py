@@ -184,6 +184,9 @@ def _attempt(session: requests.Session, file: RemoteFile, partial: Path) -> Serv
     if have:
         headers["Range"] = f"bytes={have}-"
     with session.get(file.url, headers=headers, stream=True, timeout=TIMEOUT) as response:
+        if response.status_code == requests.codes.requested_range_not_satisfiable:
+            _forget(partial)
+            raise _PassingError("the file has become shorter on the server")
         _refuse(file, response)
         if have and response.status_code != requests.codes.partial_content:
             have = 0  # the whole file: the server knows no ranges
@@ -200,6 +203,7 @@ def _attempt(session: requests.Session, file: RemoteFile, partial: Path) -> Serv
             require_space(partial.parent, facts.size - have, file.name)
         _write_facts(facts, partial)
         _receive(response, partial, have, facts)
+    # urllib3 tells of a short answer by itself only from version 2 on
     if facts.size is not None and _size(partial) != facts.size:
         raise _PassingError(f"the connection ended after {_size(partial)} of {facts.size} bytes")
     return facts
@@ -220,9 +224,7 @@ def _refuse(file: RemoteFile, response: requests.Response) -> None:
     status = response.status_code
     if urlsplit(file.url).scheme == "https" and urlsplit(response.url).scheme != "https":
         raise WeightsError(f"{shown(file.url)} leads to an address without https; refused")
-    if status in BUSY or status == requests.codes.requested_range_not_satisfiable:
-        if status not in BUSY:  # the file is shorter than what we have of it
-            raise _PassingError("the server has no bytes beyond those here")
+    if status in BUSY:
         raise _PassingError(f"the server answers {status}")
     if status not in (requests.codes.ok, requests.codes.partial_content):
         raise WeightsError(

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shlex
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -223,10 +224,8 @@ def _problem(need: Need, offline: bool) -> list[str]:
 
 def cure(reference: str) -> str:
     """Says how to get weights that are not on this machine."""
-    return (
-        f"`msmedcap weights get {reference}` downloads it on a connected machine, or set "
-        "model.offline=false"
-    )
+    command = f"msmedcap weights get {shlex.quote(reference)}"
+    return f"`{command}` downloads it on a connected machine, or set model.offline=false"
 
 
 def _missing_path(need: Need) -> str:

@@ -89,6 +89,35 @@ def test_a_file_that_changed_on_the_server_is_started_again(
     assert target.read_bytes() == OTHER
 
 
+def test_a_file_that_became_shorter_is_started_again(
+    server: FileServer, remote: RemoteFile, target: Path
+) -> None:
+    interrupted(server, remote, target)
+    server.files["/w.pth"] = b"short"
+    download(RemoteFile("w.pth", remote.url), target)
+    assert server.ranges == [f"bytes={MIDDLE}-", None]
+    assert target.read_bytes() == b"short"
+
+
+def test_without_a_version_of_the_file_nothing_is_resumed(
+    server: FileServer, remote: RemoteFile, target: Path
+) -> None:
+    server.tells_versions = False
+    server.cut_after = [MIDDLE]
+    download(remote, target)
+    assert server.ranges == [None, None]
+    assert target.read_bytes() == CONTENT
+
+
+def test_what_came_from_another_address_is_not_resumed(
+    server: FileServer, remote: RemoteFile, target: Path
+) -> None:
+    interrupted(server, remote, target)
+    server.files["/other.pth"] = CONTENT
+    download(RemoteFile("w.pth", server.url("/other.pth")), target)
+    assert server.ranges == [None]
+
+
 def test_a_server_without_ranges_sends_all_again(
     server: FileServer, remote: RemoteFile, target: Path
 ) -> None:

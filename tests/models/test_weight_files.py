@@ -181,6 +181,12 @@ def test_everything_missing_is_told_at_once(folders: dict[str, Path]) -> None:
         assert str(folder) in told[0]
 
 
+def test_the_command_of_the_cure_can_be_pasted_into_a_shell() -> None:
+    reference = f"https://example.org/w.pth?a=1&b=2#sha256={'a' * 64}"
+    (told,) = problems([Need("model.a", reference, "a file")])
+    assert f"`msmedcap weights get '{reference}'`" in told
+
+
 def test_online_what_can_be_downloaded_is_no_problem() -> None:
     told = problems(needs(), offline=False)
     assert [line.split(":")[0] for line in told] == [f"model.{key}" for key in "cefgh"]
