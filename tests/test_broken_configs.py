@@ -211,6 +211,21 @@ BROKEN_OPTIONS = {
         "model.branches.sma",
         "branches.sam?",
     ),
+    "unknown_starting_point": (
+        "model.branches.sam.init=brt",
+        "model.branches.sam.init is 'brt'",
+        "did you mean bert?",
+    ),
+    "starting_point_without_file": (
+        "model.branches.sam.init=bert",
+        "model.branches.sam.init is bert",
+        "model.pretrained.bert names no file",
+    ),
+    "unknown_pretrained": (
+        "model.pretrained.blip=x.pth",
+        "model.pretrained.blip is not a known key",
+        "model.pretrained.blip2?",
+    ),
     "missing_weights": (
         "model.branches.clip.encoder.weights=nowhere.pth",
         "model.branches.clip.encoder.weights",

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from lavis_msmedcap import cli
+from lavis_msmedcap.common.paths import package_path
 from lavis_msmedcap.imaging.views import normalize_clip, unpack_views
 from lavis_msmedcap.models.blip2_dual_qformer import Blip2DualQformer
 from lavis_msmedcap.models.checkpoints import read_checkpoint, save_checkpoint
@@ -206,6 +207,19 @@ def test_trained_layer_norm_survives(stage2_settings: dict[str, Any], tmp_path: 
     assert "branches.clip.encoder.ln.weight" in load_file(tmp_path / "back.safetensors")
 
 
+def test_the_captioner_that_ships_goes_there_and_back(tmp_path: Path) -> None:
+    """Its header has no settings; none are asked for on the way back."""
+    shipped = package_path("assets/demo/msmedcap.safetensors")
+    norm = package_path("assets/demo/eva_clip.safetensors")
+    converted(shipped, tmp_path / "there.pth", "--to=authors", "--layer-norm", norm)
+    converted(tmp_path / "there.pth", tmp_path / "back.safetensors", "--to=ours")
+    same_checkpoint(shipped, tmp_path / "back.safetensors")
+    arguments = ("--to=blip2", "--branch=clip", "--cfg-path", "projects/msmedcap/evaluate.yaml")
+    converted(shipped, tmp_path / "blip2.pth", *arguments)
+    state = torch.load(tmp_path / "blip2.pth", weights_only=True)["model"]
+    assert torch.equal(state["ln_vision.weight"], load_file(norm)["ln.weight"])
+
+
 # --- files of others -----------------------------------------------------------------------------
 
 
@@ -285,9 +299,7 @@ def test_what_cannot_be_explained_is_refused(
 # --- arguments -----------------------------------------------------------------------------------
 
 
-def test_wrong_arguments(
-    stage2: Any, encoder_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_wrong_arguments(stage2: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = tmp_path / "stage2.safetensors"
     target = tmp_path / "b.pth"
     assert "choose one with --branch clip or --branch sam" in refused(

@@ -150,8 +150,9 @@ def build_branch(
     )
     branch = QFormerBranch(encoder, size, settings["num_query_token"], embed_dim, llm_width)
     if file is not None:  # a BLIP-2 checkpoint brings the layer norm too
-        for line in initialize_layer_norm(branch, file, str(location)).lines():
-            logger.info("branch %s: encoder's layer norm: %s", name, line)
+        report = initialize_layer_norm(branch, file, str(location))
+        if report.loaded:
+            logger.info("branch %s: the layer norm behind the ViT too is of %s", name, location)
     return branch
 
 

@@ -172,7 +172,8 @@ def settle_aliases(tensors: Mapping[str, Tensor], source: str) -> dict[str, Tens
             if value is None:
                 continue
             kept = settled.setdefault(f"branches.{branch}.{first}", value)
-            if not equal(kept, value):
+            # a value that is not finite is told later, by its name
+            if kept.shape != value.shape or not equal(kept.nan_to_num(), value.nan_to_num()):
                 raise WeightsError(
                     f"{source}: {first} and {alias} of branch {branch} differ, but are one tensor "
                     "in a Q-Former; the file was written by a network that did not tie them"

@@ -156,6 +156,8 @@ def test_second_names_must_agree_and_may_stand_alone() -> None:
     one = torch.ones(3, 2)
     assert settle_aliases({head: one, words: one.clone()}, "f").keys() == {words}
     assert torch.equal(settle_aliases({head: one}, "f")[words], one)
+    broken = torch.full((3, 2), float("nan"))
+    assert settle_aliases({head: broken.clone(), words: broken}, "f").keys() == {words}
     with pytest.raises(WeightsError, match=r"f\.pth: .* differ"):
         settle_aliases({head: one, words: one * 2}, "f.pth")
     assert with_aliases({words: one}) == {words: one, head: one}
