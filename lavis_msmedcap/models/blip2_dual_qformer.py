@@ -25,6 +25,7 @@ from lavis_msmedcap.models.build import (
     build_branch,
     load_text_tokenizer,
     missing_weights,
+    prepare_qformers,
     qformer_size,
 )
 
@@ -204,6 +205,7 @@ class Blip2DualQformer(DualBranchModel):
             name: build_branch(name, branch, size, settings["embed_dim"])
             for name, branch in chosen.items()
         }
+        prepare_qformers(branches, settings["qformer"])
         model = cls(
             branches,
             {name: branch["train_on"] for name, branch in chosen.items()},

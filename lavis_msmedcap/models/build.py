@@ -12,6 +12,7 @@ from lavis_msmedcap.common.errors import WeightsError
 from lavis_msmedcap.common.paths import resolve_path
 from lavis_msmedcap.models.branch import QFormerBranch, QFormerSize
 from lavis_msmedcap.models.encoders.build import build_encoder
+from lavis_msmedcap.models.gradient_checkpointing import checkpoint_layers
 from lavis_msmedcap.models.qformer_init import initialize_branch, initialize_layer_norm
 from lavis_msmedcap.models.weights import read_weights
 
@@ -98,6 +99,14 @@ def build_branch(
         for line in report.lines():
             logger.info("branch %s: %s", name, line)
     return branch
+
+
+def prepare_qformers(branches: Mapping[str, QFormerBranch], settings: Mapping[str, Any]) -> None:
+    """Applies what ``model.qformer`` says besides sizes: precision and gradient checkpointing."""
+    for branch in branches.values():
+        branch.set_precision(settings.get("precision", "fp32"))
+        if settings.get("gradient_checkpointing"):
+            checkpoint_layers(branch.qformer.bert.encoder.layer)
 
 
 def missing_weights(model: Mapping[str, Any], stage: int) -> list[str]:

@@ -58,6 +58,7 @@ def caption_loss(
     output = opt_model(
         inputs_embeds=inputs_embeds,
         attention_mask=torch.cat([prefix_mask, attention_mask], dim=1),
+        use_cache=False,  # keys and values of all layers would be returned and kept
         return_dict=True,
     )
     # the logit at position t predicts token t + 1; the first text token follows the last query

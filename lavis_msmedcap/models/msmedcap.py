@@ -21,11 +21,13 @@ from lavis_msmedcap.models.build import (
     build_branch,
     load_text_tokenizer,
     missing_weights,
+    prepare_qformers,
     qformer_size,
 )
 from lavis_msmedcap.models.captioner import caption_loss, concat_prefix
 from lavis_msmedcap.models.checkpoints import find_checkpoint, read_checkpoint
 from lavis_msmedcap.models.decoding import generate
+from lavis_msmedcap.models.gradient_checkpointing import checkpoint_layers, decoder_layers
 from lavis_msmedcap.models.opt import (
     caption_inputs,
     decode_captions,
@@ -237,6 +239,8 @@ class MSMedCap(DualBranchModel):
             resolve_path(llm["tokenizer"]),
             llm.get("precision", "fp32"),
         )
+        if llm.get("gradient_checkpointing"):
+            checkpoint_layers(decoder_layers(opt_model))
         vocab_size = len(load_text_tokenizer(settings["qformer"]["tokenizer"]))
         size = qformer_size(settings["qformer"], vocab_size)
         width = opt_model.get_input_embeddings().embedding_dim  # opt-350m: not hidden_size
@@ -244,6 +248,7 @@ class MSMedCap(DualBranchModel):
             name: build_branch(name, branch, size, embed_dim=None, llm_width=width)
             for name, branch in active_branches(settings["branches"]).items()
         }
+        prepare_qformers(branches, settings["qformer"])
         model = cls(
             branches,
             opt_model,
