@@ -47,7 +47,8 @@ def decoder_layers(llm: nn.Module) -> nn.ModuleList:
     Raises:
         ValueError: If there is none.
     """
-    count = llm.config.num_hidden_layers
+    config: Any = llm.config
+    count = config.num_hidden_layers
     for part in llm.modules():
         if isinstance(part, nn.ModuleList) and len(part) == count:
             return part

@@ -28,11 +28,11 @@ from lavis_msmedcap.models.captioner import caption_loss, concat_prefix
 from lavis_msmedcap.models.checkpoints import find_checkpoint, read_checkpoint
 from lavis_msmedcap.models.decoding import generate
 from lavis_msmedcap.models.gradient_checkpointing import checkpoint_layers, decoder_layers
-from lavis_msmedcap.models.opt import (
+from lavis_msmedcap.models.llm import TOKENIZER_FILES, load_llm
+from lavis_msmedcap.models.llm_text import (
     caption_inputs,
     decode_captions,
     end_of_caption_id,
-    load_opt,
     prompt_inputs,
 )
 from lavis_msmedcap.models.weights import ExpectedKeys
@@ -234,7 +234,7 @@ class MSMedCap(DualBranchModel):
         settings = plain(cfg)
         cls.require_inputs(settings)
         llm = settings["llm"]
-        opt_model, opt_tokenizer = load_opt(
+        opt_model, opt_tokenizer = load_llm(
             resolve_path(llm["weights"]),
             resolve_path(llm["tokenizer"]),
             llm.get("precision", "fp32"),
@@ -271,13 +271,13 @@ class MSMedCap(DualBranchModel):
         settings = plain(model_cfg)
         problems = missing_weights(settings, stage=2)
         llm = settings.get("llm", {})
-        for key, wanted in (("weights", "config.json"), ("tokenizer", "vocab.json")):
+        for key, wanted in (("weights", ("config.json",)), ("tokenizer", TOKENIZER_FILES)):
             path = resolve_path(llm[key])
             folder = path.parent if path.is_file() else path  # weights may be named file by file
-            if not (folder / wanted).is_file():
+            if not any((folder / name).is_file() for name in wanted):
                 problems.append(
-                    f"model.llm.{key}: no {wanted} at {folder}; put the Hugging Face folder of OPT "
-                    f"there or set model.llm.{key} to its path"
+                    f"model.llm.{key}: no {' or '.join(wanted)} at {folder}; put the Hugging Face "
+                    f"folder of OPT (or another causal LM) there or set model.llm.{key} to its path"
                 )
         return problems + _missing_checkpoint(settings)
 

@@ -81,6 +81,15 @@ class SamEncoder(nn.Module):
         grid = image_size // patch_size
         self.width = grid * grid if tokens == "channel" else out_chans
 
+    @property
+    def num_tokens(self) -> int:
+        """N, the number of tokens of one image."""
+        side = self.image_size // self.patch_size
+        if self.tokens == "channel":
+            channels: int = self.vit.neck[0].out_channels
+            return channels
+        return (side // self.pool) ** 2 if self.tokens == "spatial_pooled" else side * side
+
     def feature_map(self, sam_view: Tensor) -> Tensor:
         """Returns SAM's image embedding (B, S, h, w), before it is cut into tokens."""
         dtype = self.vit.patch_embed.proj.weight.dtype
