@@ -11,6 +11,8 @@ from lavis_msmedcap.common.errors import ConfigError, WeightsError
 from lavis_msmedcap.common.paths import resolve_path
 from lavis_msmedcap.datasets.records import DOMAINS, SPLITS
 from lavis_msmedcap.models.checkpoints import find_checkpoint
+from lavis_msmedcap.models.precision import precision_problem
+from lavis_msmedcap.models.weights import PRECISIONS
 from lavis_msmedcap.runners.precision import choose_device
 
 STAGE_1_TASK = "mixed_semantic_pretrain"
@@ -43,6 +45,7 @@ def relation_problems(
         problems += _model_problems(config["model"], user.get("model") or {})
         problems += _branch_problems(config, incomplete)
         problems += _view_problems(config)
+        problems += _precision_problems(config)
     return problems
 
 
@@ -214,6 +217,25 @@ def _view_problems(config: Mapping[str, Any]) -> Iterator[str]:
                         f"{branch_name} branch takes {side} pixels "
                         f"(model.branches.{branch_name}.encoder.image_size); make them equal"
                     )
+
+
+def _precision_problems(config: Mapping[str, Any]) -> Iterator[str]:
+    """Finds precisions that the device of the run cannot compute in."""
+    try:
+        device = choose_device(str(config["run"].get("device", "auto")).lower())
+    except ConfigError:
+        return  # told elsewhere
+    model = config["model"]
+    places = {
+        f"model.branches.{name}.encoder.precision": _map(branch.get("encoder"))
+        for name, branch in branches_of(config)
+    }
+    places |= {f"model.{key}.precision": _map(model.get(key)) for key in ("qformer", "llm")}
+    for key, section in places.items():
+        precision = section.get("precision", "fp32")
+        problem = precision_problem(precision, device) if precision in PRECISIONS else None
+        if problem:
+            yield f"{key} is {precision}, but {problem}; set {key}=fp32"
 
 
 def branches_of(config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -43,6 +43,7 @@ LAYERS = {
     "models.llm_text": 1,
     "models.logits": 1,
     "models.opt": 1,
+    "models.precision": 1,
     "models.weights": 1,
     # 2 assemblies: parts put together; no configuration object
     "evaluation": 2,
@@ -73,6 +74,7 @@ LAYERS = {
     "launch": 4,
     "run_checks": 4,
     "run_config": 4,
+    "run_memory": 4,
     "run_options": 4,
     "run_recipe": 4,
     "run_relations": 4,

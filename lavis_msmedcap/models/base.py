@@ -121,7 +121,12 @@ class DualBranchModel(BaseModel):
         for name in names:
             branch = self.branch(name)
             trainable = any(p.requires_grad for p in branch.encoder.parameters())
-            with torch.set_grad_enabled(trainable and torch.is_grad_enabled()):
+            with (
+                torch.set_grad_enabled(trainable and torch.is_grad_enabled()),
+                # an encoder computes in its own precision: under autocast its weights would be cast
+                # anew for every batch, and its features would depend on run.amp
+                torch.autocast(self.device.type, enabled=False),
+            ):
                 embeds[name] = branch.encode(*views[name])
         return embeds
 

@@ -27,6 +27,7 @@ from lavis_msmedcap.models.build import (
     missing_weights,
     prepare_qformers,
     qformer_size,
+    unmet_requirements,
 )
 
 OBJECTIVES = ("itc", "itm", "lm")
@@ -221,4 +222,5 @@ class Blip2DualQformer(DualBranchModel):
     @classmethod
     def missing_inputs(cls, model_cfg: Mapping[str, Any]) -> list[str]:
         """Lists the weights files that a configuration names and that are not there."""
-        return missing_weights(plain(model_cfg), stage=1)
+        settings = plain(model_cfg)
+        return unmet_requirements(settings) + missing_weights(settings, stage=1)

@@ -10,7 +10,12 @@ from transformers import BertTokenizer
 
 from lavis_msmedcap.common.errors import WeightsError
 from lavis_msmedcap.common.paths import resolve_path
-from lavis_msmedcap.models.branch import QFormerBranch, QFormerSize
+from lavis_msmedcap.models.branch import (
+    PRECISION_CURE,
+    TRAINABLE_PRECISIONS,
+    QFormerBranch,
+    QFormerSize,
+)
 from lavis_msmedcap.models.encoders.build import build_encoder
 from lavis_msmedcap.models.gradient_checkpointing import checkpoint_layers
 from lavis_msmedcap.models.qformer_init import initialize_branch, initialize_layer_norm
@@ -103,10 +108,24 @@ def build_branch(
 
 def prepare_qformers(branches: Mapping[str, QFormerBranch], settings: Mapping[str, Any]) -> None:
     """Applies what ``model.qformer`` says besides sizes: precision and gradient checkpointing."""
+    precision = settings.get("precision", "fp32")
+    if precision == "bf16":
+        logger.warning(
+            "model.qformer.precision is bf16: updates smaller than 1/256 of a weight are lost. "
+            "run.amp=bf16 computes as fast and keeps fp32 weights"
+        )
     for branch in branches.values():
-        branch.set_precision(settings.get("precision", "fp32"))
+        branch.set_precision(precision)
         if settings.get("gradient_checkpointing"):
             checkpoint_layers(branch.qformer.bert.encoder.layer)
+
+
+def unmet_requirements(model: Mapping[str, Any]) -> list[str]:
+    """Lists settings of a model that cannot be met wherever it runs, each with its cure."""
+    precision = model.get("qformer", {}).get("precision", "fp32")
+    if precision in TRAINABLE_PRECISIONS:
+        return []
+    return [f"model.qformer.precision is {precision}; {PRECISION_CURE}"]
 
 
 def missing_weights(model: Mapping[str, Any], stage: int) -> list[str]:

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lavis_msmedcap.models.llm_text import join_embeds
+
 IGNORED = -100
 
 
@@ -53,7 +55,7 @@ def caption_loss(
     """
     embed = opt_model.get_input_embeddings()
     embeds = embed(input_ids)  # (B, L, D_lm)
-    inputs_embeds = torch.cat([prefix.to(embeds.dtype), embeds], dim=1)  # (B, P + L, D_lm)
+    inputs_embeds = join_embeds(prefix, embeds)  # (B, P + L, D_lm)
     prefix_mask = attention_mask.new_ones(prefix.shape[:2])
     output = opt_model(
         inputs_embeds=inputs_embeds,

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lavis_msmedcap.models.llm_text import join_embeds
+
 
 class CachedLlm:
     """A causal language model with its cache.
@@ -44,7 +46,7 @@ class CachedLlm:
         keep = [name for name in ("logits_to_keep", "num_logits_to_keep") if name in accepted]
         self._last_only: dict[str, int] = dict.fromkeys(keep[:1], 1)
         prompt_embeds = llm.get_input_embeddings()(prompt_ids)
-        embeds = torch.cat([prefix_embeds.to(prompt_embeds.dtype), prompt_embeds], dim=1)
+        embeds = join_embeds(prefix_embeds, prompt_embeds)
         mask = torch.cat([prompt_mask.new_ones(prefix_embeds.shape[:2]), prompt_mask], dim=1)
         order = mask.argsort(dim=1, stable=True)  # padding first, all else as it was
         self._embeds = embeds.gather(1, order[:, :, None].expand_as(embeds))

@@ -23,6 +23,7 @@ from lavis_msmedcap.models.build import (
     missing_weights,
     prepare_qformers,
     qformer_size,
+    unmet_requirements,
 )
 from lavis_msmedcap.models.captioner import caption_loss, concat_prefix
 from lavis_msmedcap.models.checkpoints import find_checkpoint, read_checkpoint
@@ -269,7 +270,7 @@ class MSMedCap(DualBranchModel):
     def missing_inputs(cls, model_cfg: Mapping[str, Any]) -> list[str]:
         """Lists the weights files that a configuration names and that are not there."""
         settings = plain(model_cfg)
-        problems = missing_weights(settings, stage=2)
+        problems = unmet_requirements(settings) + missing_weights(settings, stage=2)
         llm = settings.get("llm", {})
         for key, wanted in (("weights", ("config.json",)), ("tokenizer", TOKENIZER_FILES)):
             path = resolve_path(llm[key])

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from saved_memory import saved_bytes
 from torch import Tensor, nn
 
 from lavis_msmedcap.models.base import DualBranchModel
@@ -15,25 +16,6 @@ from lavis_msmedcap.models.gradient_checkpointing import checkpoint_layers, deco
 from lavis_msmedcap.models.msmedcap import MSMedCap
 
 TEXTS = ["axial ct of the chest", "two red circles", "a round lesion", "a blue square", "hand"]
-
-
-def saved_bytes(model: DualBranchModel, samples: dict[str, Any]) -> tuple[dict[str, Any], int]:
-    """Runs a forward pass and counts the bytes that wait for the backward pass.
-
-    Parameters are left out, and a tensor that is saved twice counts once.
-    """
-    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
-    seen: dict[int, Tensor] = {}  # the tensors are held, so that no address is used twice
-
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            seen[storage.data_ptr()] = tensor
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        output = model(samples)
-    return output, sum(tensor.untyped_storage().nbytes() for tensor in seen.values())
 
 
 def step(
