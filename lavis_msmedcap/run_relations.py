@@ -46,6 +46,7 @@ def relation_problems(
         problems += _branch_problems(config, incomplete)
         problems += _view_problems(config)
         problems += _precision_problems(config)
+        problems += _underflow_problems(config)
     return problems
 
 
@@ -236,6 +237,18 @@ def _precision_problems(config: Mapping[str, Any]) -> Iterator[str]:
         problem = precision_problem(precision, device) if precision in PRECISIONS else None
         if problem:
             yield f"{key} is {precision}, but {problem}; set {key}=fp32"
+
+
+def _underflow_problems(config: Mapping[str, Any]) -> Iterator[str]:
+    """Finds a float16 LLM in a training without loss scaling."""
+    run, precision = config["run"], _map(config["model"].get("llm")).get("precision")
+    scaled = run.get("amp") in ("fp16", True)
+    if precision == "fp16" and not scaled and run.get("evaluate") is not True:
+        yield (
+            "model.llm.precision is fp16, but run.amp is not: the gradient passes through the LLM, "
+            "and without loss scaling small values of it become 0; set model.llm.precision=bf16, "
+            "or run.amp=fp16"
+        )
 
 
 def branches_of(config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -124,8 +124,8 @@ def _mixed_precision(plan: Plan) -> Iterator[Change]:
 def _llm_in_the_type_of_amp(plan: Plan) -> Iterator[Change]:
     if plan.shape.llm is None or plan.run.amp == "off":
         return
-    if plan.model["llm"].get("precision", "fp32") != plan.run.amp:
-        harm = "none under amp, which casts to it anyway"
+    if plan.model["llm"].get("precision", "fp32") == "fp32":
+        harm = "little under amp, which casts its weights to it anyway"
         yield _set(plan, harm, plan.run.amp, "llm", "precision")
 
 

@@ -188,8 +188,9 @@ def _llm_needs(
 ) -> list[tuple[str, str, Need]]:
     settings, batch = model["llm"], run.batch_size_train
     precision = settings.get("precision", "fp32")
-    types = Types.of(BYTES[precision], run.amp != "off")
-    if precision == "fp16" and run.amp == "off":
+    cast = run.amp != "off" and precision == "fp32"  # in 16 bits it computes in its own type
+    types = Types.of(BYTES[precision], cast)
+    if precision == "fp16":
         types = Types(matmul=2, wide=4, cast=True)  # OPT's softmax is float32 then
     prefix = _prefix(shape)
     checkpointing = bool(settings.get("gradient_checkpointing"))
@@ -199,7 +200,7 @@ def _llm_needs(
         ("LLM activations", f"batch {batch}, {prefix + text} positions", blocks),
         ("LLM logits", f"vocabulary {llm.vocabulary}", logits),
     ]
-    if run.amp not in ("off", precision) and not settings.get("quantization"):
+    if cast and not settings.get("quantization"):
         copies = Need(0, 2 * llm.linear // llm.layers) if checkpointing else Need(2 * llm.linear)
         needs.append(("LLM weights cast by amp", f"{precision} to {run.amp}", copies))
     return needs

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lavis_msmedcap.models.llm_text import join_embeds
+from lavis_msmedcap.models.precision import own_precision
 
 
 class CachedLlm:
@@ -46,7 +46,8 @@ class CachedLlm:
         keep = [name for name in ("logits_to_keep", "num_logits_to_keep") if name in accepted]
         self._last_only: dict[str, int] = dict.fromkeys(keep[:1], 1)
         prompt_embeds = llm.get_input_embeddings()(prompt_ids)
-        embeds = join_embeds(prefix_embeds, prompt_embeds)
+        with own_precision(prompt_embeds):
+            embeds = torch.cat([prefix_embeds.to(prompt_embeds.dtype), prompt_embeds], dim=1)
         mask = torch.cat([prompt_mask.new_ones(prefix_embeds.shape[:2]), prompt_mask], dim=1)
         order = mask.argsort(dim=1, stable=True)  # padding first, all else as it was
         self._embeds = embeds.gather(1, order[:, :, None].expand_as(embeds))
@@ -93,13 +94,14 @@ class CachedLlm:
         """Runs the network on positions from ``start`` on; returns the last one's logits (R, V)."""
         if self._takes_positions:
             inputs["position_ids"] = self._positions[:, start : self._end]
-        output = self._llm(
-            attention_mask=self._mask[:, : self._end],
-            use_cache=True,
-            return_dict=True,
-            **self._last_only,
-            **inputs,
-        )
+        with own_precision(self._embeds):
+            output = self._llm(
+                attention_mask=self._mask[:, : self._end],
+                use_cache=True,
+                return_dict=True,
+                **self._last_only,
+                **inputs,
+            )
         self._cache = output.past_key_values
         logits: Tensor = output.logits[:, -1].float()
         return logits

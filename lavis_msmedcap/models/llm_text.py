@@ -1,6 +1,6 @@
 """What a language model reads in training and decoding, and the captions it writes.
 
-Dimensions: B batch, P tokens of the visual prefix, L text tokens, D_lm LLM width.
+Dimensions: B batch, L text tokens.
 """
 
 from __future__ import annotations
@@ -132,15 +132,6 @@ def decode_captions(tokenizer: Tokenizer, token_lists: Sequence[Sequence[int]]) 
         clean_up_tokenization_spaces=True,  # LAVIS' behaviour; not the default of every version
     )
     return [text.strip() for text in texts]
-
-
-def join_embeds(prefix: Tensor, text: Tensor) -> Tensor:
-    """Puts the visual prefix (B, P, D_lm) before embedded text (B, L, D_lm), in the text's type.
-
-    Autocast is off here: it refuses to concatenate a third type, such as float16 under bfloat16.
-    """
-    with torch.autocast(text.device.type, enabled=False):
-        return torch.cat([prefix.to(text.dtype), text], dim=1)
 
 
 def encode(tokenizer: Tokenizer, text: str) -> list[int]:

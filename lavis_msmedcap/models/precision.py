@@ -1,11 +1,31 @@
-"""Which precisions a device can compute in, tried out before anything large is built."""
+"""What frozen networks compute in, and whether a device can, tried before anything is built."""
 
 from __future__ import annotations
 
+import contextlib
+from contextlib import AbstractContextManager
+from typing import Any
+
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from lavis_msmedcap.models.weights import PRECISIONS
+
+
+def own_precision(embeds: Tensor) -> AbstractContextManager[Any]:
+    """Returns the context that a frozen language model runs in.
+
+    One that is held in 16 bits computes in them. Under autocast to another 16-bit type every weight
+    would be cast anew and the copy kept for the backward pass, and mixed types are refused by some
+    operations. One in float32 follows ``run.amp``.
+
+    Args:
+        embeds: Embedded text, of the type and on the device of the model.
+    """
+    if embeds.dtype == torch.float32:
+        return contextlib.nullcontext()
+    return torch.autocast(embeds.device.type, enabled=False)
 
 
 @torch.no_grad()
