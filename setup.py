@@ -117,6 +117,7 @@ setup(
         "pyyaml",
     ],
     extras_require={
+        "quant": ["bitsandbytes>=0.45"],  # model.llm.quantization
         "dev": [
             "ruff>=0.17,<0.18",  # its formatting changes between minor versions
             "mypy>=1.15,<3",

@@ -11,6 +11,7 @@ from typing import Any
 from lavis_msmedcap.common.config_check import Key, MapOf, Node, Nullable, Section
 from lavis_msmedcap.datasets.records import DOMAINS, SPLITS
 from lavis_msmedcap.models.encoders.sam import TOKEN_LAYOUTS
+from lavis_msmedcap.models.quantization import QUANTIZATIONS
 from lavis_msmedcap.models.weights import PRECISIONS
 from lavis_msmedcap.runners.schedule import SCHEDULES
 from lavis_msmedcap.runners.settings import AMP_MODES
@@ -102,10 +103,11 @@ MODEL_SCHEMAS: dict[str, dict[str, Node]] = {
         "prompt": Key(str, required=True, help="text in front of the caption"),
         "llm": Section(
             {
-                "weights": Key(str, required=True, help="folder of the frozen OPT"),
+                "weights": Key(str, required=True, help="folder of the frozen LLM"),
                 "tokenizer": Key(str, required=True, help="folder of its tokenizer"),
                 "precision": Key(str, choices=tuple(PRECISIONS)),
                 "gradient_checkpointing": Key(bool),
+                "quantization": Nullable(Key(str, choices=QUANTIZATIONS)),
             },
             required=True,
             help="the frozen language model",

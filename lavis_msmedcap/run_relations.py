@@ -12,6 +12,7 @@ from lavis_msmedcap.common.paths import resolve_path
 from lavis_msmedcap.datasets.records import DOMAINS, SPLITS
 from lavis_msmedcap.models.checkpoints import find_checkpoint
 from lavis_msmedcap.models.precision import precision_problem
+from lavis_msmedcap.models.quantization import QUANTIZATIONS, device_problem
 from lavis_msmedcap.models.weights import PRECISIONS
 from lavis_msmedcap.runners.precision import choose_device
 
@@ -237,6 +238,9 @@ def _precision_problems(config: Mapping[str, Any]) -> Iterator[str]:
         problem = precision_problem(precision, device) if precision in PRECISIONS else None
         if problem:
             yield f"{key} is {precision}, but {problem}; set {key}=fp32"
+    quantization = _map(model.get("llm")).get("quantization")
+    if quantization in QUANTIZATIONS and (problem := device_problem(quantization, device)):
+        yield f"model.llm.quantization is {quantization}: {problem}"
 
 
 def _underflow_problems(config: Mapping[str, Any]) -> Iterator[str]:

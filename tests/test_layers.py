@@ -44,6 +44,7 @@ LAYERS = {
     "models.logits": 1,
     "models.opt": 1,
     "models.precision": 1,
+    "models.quantization": 1,
     "models.weights": 1,
     # 2 assemblies: parts put together; no configuration object
     "evaluation": 2,

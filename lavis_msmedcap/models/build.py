@@ -19,6 +19,7 @@ from lavis_msmedcap.models.branch import (
 from lavis_msmedcap.models.encoders.build import build_encoder
 from lavis_msmedcap.models.gradient_checkpointing import checkpoint_layers
 from lavis_msmedcap.models.qformer_init import initialize_branch, initialize_layer_norm
+from lavis_msmedcap.models.quantization import package_problem
 from lavis_msmedcap.models.weights import read_weights
 
 ENCODER_SETTINGS = ("name", "weights", "precision", "freeze_ln")  # all others are sizes
@@ -121,11 +122,15 @@ def prepare_qformers(branches: Mapping[str, QFormerBranch], settings: Mapping[st
 
 
 def unmet_requirements(model: Mapping[str, Any]) -> list[str]:
-    """Lists settings of a model that cannot be met wherever it runs, each with its cure."""
+    """Lists settings of a model that this installation cannot meet, each with its cure."""
+    problems = []
     precision = model.get("qformer", {}).get("precision", "fp32")
-    if precision in TRAINABLE_PRECISIONS:
-        return []
-    return [f"model.qformer.precision is {precision}; {PRECISION_CURE}"]
+    if precision not in TRAINABLE_PRECISIONS:
+        problems.append(f"model.qformer.precision is {precision}; {PRECISION_CURE}")
+    quantization = (model.get("llm") or {}).get("quantization")
+    if quantization and (problem := package_problem()):
+        problems.append(f"model.llm.quantization is {quantization}: {problem}")
+    return problems
 
 
 def missing_weights(model: Mapping[str, Any], stage: int) -> list[str]:

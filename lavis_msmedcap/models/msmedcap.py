@@ -36,6 +36,7 @@ from lavis_msmedcap.models.llm_text import (
     end_of_caption_id,
     prompt_inputs,
 )
+from lavis_msmedcap.models.quantization import quantize_llm
 from lavis_msmedcap.models.weights import ExpectedKeys
 
 # parts of a stage-1 branch that captioning has no use for, as patterns
@@ -240,6 +241,8 @@ class MSMedCap(DualBranchModel):
             resolve_path(llm["tokenizer"]),
             llm.get("precision", "fp32"),
         )
+        if llm.get("quantization"):
+            quantize_llm(opt_model, llm["quantization"])
         if llm.get("gradient_checkpointing"):
             checkpoint_layers(decoder_layers(opt_model))
         vocab_size = len(load_text_tokenizer(settings["qformer"]["tokenizer"]))
