@@ -91,6 +91,14 @@ MODEL_KEYS: dict[str, Node] = {
     "max_txt_len": Key(int, required=True, minimum=1, help="longest text in tokens"),
 }
 WEIGHT = Key(float, minimum=0)
+LORA_KEYS: dict[str, Node] = {
+    "rank": Key(int, required=True, minimum=1, help="rank of the added matrices"),
+    "alpha": Key(float, required=True, above=0, help="their product is scaled by alpha / rank"),
+    "dropout": Key(float, minimum=0, maximum=0.99),
+    "target_modules": Key(
+        list, required=True, items=Key(str), help="names of layers, for example [q_proj, v_proj]"
+    ),
+}
 MODEL_SCHEMAS: dict[str, dict[str, Node]] = {
     "blip2_dual_qformer": {
         **MODEL_KEYS,
@@ -108,6 +116,7 @@ MODEL_SCHEMAS: dict[str, dict[str, Node]] = {
                 "precision": Key(str, choices=tuple(PRECISIONS)),
                 "gradient_checkpointing": Key(bool),
                 "quantization": Nullable(Key(str, choices=QUANTIZATIONS)),
+                "lora": Nullable(Section(LORA_KEYS, help="trains the LLM; not in the paper")),
             },
             required=True,
             help="the frozen language model",

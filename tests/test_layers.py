@@ -42,6 +42,7 @@ LAYERS = {
     "models.llm_files": 1,
     "models.llm_text": 1,
     "models.logits": 1,
+    "models.lora": 1,
     "models.opt": 1,
     "models.precision": 1,
     "models.quantization": 1,

@@ -100,13 +100,14 @@ def estimate(model: Mapping[str, Any], run: RunSettings, shape: ModelShape) -> E
     """
     parameters = _parameter_lines(model, shape)
     held = sum(line.bytes for line in parameters)
-    trainable = sum(count for b in shape.branches.values() for count in b.trainable.values())
-    width = _trainable_bytes(model)
-    gradients = Line("gradients", f"{trainable / 1e6:.1f} M values", trainable * width)
-    moments = Line("AdamW state", f"{ADAMW_MOMENTS} moments", ADAMW_MOMENTS * trainable * width)
+    branches = sum(count for b in shape.branches.values() for count in b.trainable.values())
+    lora = shape.llm.lora if shape.llm else 0
+    trainable = branches * _trainable_bytes(model) + lora * 4
+    gradients = Line("gradients", f"{(branches + lora) / 1e6:.1f} M values", trainable)
+    moments = Line("AdamW state", f"{ADAMW_MOMENTS} moments", ADAMW_MOMENTS * trainable)
     encoders = _encoder_lines(model, shape, run.batch_size_train)
     activations = activation_lines(model, run, shape)
-    step = Line("optimizer step", "copies while it runs", trainable * width)
+    step = Line("optimizer step", "copies while it runs", trainable)
     lasting = held + gradients.bytes + moments.bytes
     moment = max(
         max(line.bytes for line in encoders),
@@ -200,6 +201,9 @@ def _llm_needs(
         ("LLM activations", f"batch {batch}, {prefix + text} positions", blocks),
         ("LLM logits", f"vocabulary {llm.vocabulary}", logits),
     ]
+    if llm.lora:
+        inputs = Need(batch * (prefix + text) * llm.lora_inputs * 4)
+        needs.append(("LoRA activations", "float32 inputs", inputs))
     if cast and not settings.get("quantization"):
         copies = Need(0, 2 * llm.linear // llm.layers) if checkpointing else Need(2 * llm.linear)
         needs.append(("LLM weights cast by amp", f"{precision} to {run.amp}", copies))
@@ -227,6 +231,9 @@ def _parameter_lines(model: Mapping[str, Any], shape: ModelShape) -> list[Line]:
         ]
     if shape.llm is not None:
         lines.append(_llm_parameter_line(model["llm"], shape.llm))
+        if shape.llm.lora:
+            detail = f"{shape.llm.lora / 1e6:.1f} M, fp32"
+            lines.append(Line("LoRA", detail, shape.llm.lora * 4))
     return lines
 
 

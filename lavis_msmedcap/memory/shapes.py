@@ -88,6 +88,8 @@ class LlmShape:
         heads: Attention heads.
         hidden: Hidden width of the feed-forward parts.
         vocabulary: Number of tokens.
+        lora_inputs: Input width of all layers with LoRA together.
+        lora: Trainable values of LoRA.
     """
 
     linear: int
@@ -97,6 +99,8 @@ class LlmShape:
     heads: int
     hidden: int
     vocabulary: int
+    lora_inputs: int = 0
+    lora: int = 0
 
 
 @dataclass(frozen=True)
@@ -128,7 +132,7 @@ def read_shape(model: Mapping[str, Any]) -> ModelShape:
     if model.get("llm"):
         network = _llm_network(model["llm"], notes)
         llm_width = network.get_input_embeddings().embedding_dim
-        llm = _llm_shape(network)
+        llm = _llm_shape(network, model["llm"].get("lora"))
     branches = {
         name: _branch_shape(name, settings, size, model.get("embed_dim"), llm_width)
         for name, settings in active_branches(model["branches"]).items()
@@ -234,10 +238,15 @@ def _llm_network(settings: Mapping[str, Any], notes: list[str]) -> Any:
     return without_memory(lambda: llm_from_config(config))
 
 
-def _llm_shape(network: Any) -> LlmShape:
+def _llm_shape(network: Any, lora: Mapping[str, Any] | None) -> LlmShape:
     layers = decoder_layers(network)
     linear = count(matrices(layers))
     config = network.config
+    targets = [
+        part.weight.shape
+        for name, part in layers.named_modules()
+        if lora and name.rpartition(".")[2] in lora["target_modules"]
+    ]
     return LlmShape(
         linear=linear,
         rest=count(network.parameters()) - linear,
@@ -246,6 +255,8 @@ def _llm_shape(network: Any) -> LlmShape:
         heads=config.num_attention_heads,
         hidden=max(max(matrix.shape) for matrix in matrices(layers[0])),
         vocabulary=config.vocab_size,
+        lora_inputs=sum(shape[1] for shape in targets),
+        lora=sum(lora["rank"] * sum(shape) for shape in targets) if lora else 0,
     )
 
 

@@ -23,6 +23,7 @@ from lavis_msmedcap.imaging.views import (
 from lavis_msmedcap.models.branch import QFormerBranch
 from lavis_msmedcap.models.checkpoints import find_checkpoint, read_checkpoint
 from lavis_msmedcap.models.encoders.outputs import ImageEmbeds
+from lavis_msmedcap.models.lora import MARK
 from lavis_msmedcap.models.weights import ExpectedKeys, load_strict, trainable_parameters
 
 # the paper's rule: only Q-Formers, queries and linear layers train (Fig. 2)
@@ -175,11 +176,15 @@ class DualBranchModel(BaseModel):
 
         Raises:
             WeightsError: If something else than Q-Formers, queries and linear layers is trainable
-                (the layer norm behind the ViT only where ``freeze_ln: false`` asks for it).
+                (the layer norm behind the ViT and LoRA only where ``freeze_ln: false`` and
+                ``llm.lora`` ask for them).
         """
         counts: dict[str, int] = {}
         for name, parameter in trainable_parameters(self).items():
             part = name.split(".", 2)[-1]
+            if MARK in name and (self.settings.get("llm") or {}).get("lora"):
+                counts["llm.lora"] = counts.get("llm.lora", 0) + parameter.numel()
+                continue
             if not part.startswith((*TRAINABLE_PARTS, "encoder.ln.")):
                 raise WeightsError(
                     f"{name} is trainable; only Q-Formers, queries and linears may be"

@@ -10,6 +10,7 @@ from transformers import BertTokenizer
 
 from lavis_msmedcap.common.errors import WeightsError
 from lavis_msmedcap.common.paths import resolve_path
+from lavis_msmedcap.models import lora, quantization
 from lavis_msmedcap.models.branch import (
     PRECISION_CURE,
     TRAINABLE_PRECISIONS,
@@ -19,7 +20,6 @@ from lavis_msmedcap.models.branch import (
 from lavis_msmedcap.models.encoders.build import build_encoder
 from lavis_msmedcap.models.gradient_checkpointing import checkpoint_layers
 from lavis_msmedcap.models.qformer_init import initialize_branch, initialize_layer_norm
-from lavis_msmedcap.models.quantization import package_problem
 from lavis_msmedcap.models.weights import read_weights
 
 ENCODER_SETTINGS = ("name", "weights", "precision", "freeze_ln")  # all others are sizes
@@ -127,9 +127,11 @@ def unmet_requirements(model: Mapping[str, Any]) -> list[str]:
     precision = model.get("qformer", {}).get("precision", "fp32")
     if precision not in TRAINABLE_PRECISIONS:
         problems.append(f"model.qformer.precision is {precision}; {PRECISION_CURE}")
-    quantization = (model.get("llm") or {}).get("quantization")
-    if quantization and (problem := package_problem()):
-        problems.append(f"model.llm.quantization is {quantization}: {problem}")
+    llm = model.get("llm") or {}
+    if llm.get("quantization") and (problem := quantization.package_problem()):
+        problems.append(f"model.llm.quantization is {llm['quantization']}: {problem}")
+    if llm.get("lora") and (problem := lora.package_problem()):
+        problems.append(f"model.llm.lora: {problem}")
     return problems
 
 

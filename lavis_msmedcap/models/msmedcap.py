@@ -36,6 +36,7 @@ from lavis_msmedcap.models.llm_text import (
     end_of_caption_id,
     prompt_inputs,
 )
+from lavis_msmedcap.models.lora import add_lora
 from lavis_msmedcap.models.quantization import quantize_llm
 from lavis_msmedcap.models.weights import ExpectedKeys
 
@@ -225,7 +226,10 @@ class MSMedCap(DualBranchModel):
                 "blip2_dual_qformer. Use model.finetuned for a captioner"
             )
         expected = ExpectedKeys(
-            missing={r"\.llm_proj\.": "the linear layer into the LLM starts fresh in stage 2"},
+            missing={
+                r"\.llm_proj\.": "the linear layer into the LLM starts fresh in stage 2",
+                r"\.lora_": "LoRA starts fresh in stage 2",
+            },
             unused={**self.dropped_branch_keys(), **STAGE1_ONLY},
         )
         self.load_trainable_state_dict(state_dict, str(path), expected)
@@ -243,6 +247,9 @@ class MSMedCap(DualBranchModel):
         )
         if llm.get("quantization"):
             quantize_llm(opt_model, llm["quantization"])
+        if llm.get("lora"):
+            add_lora(opt_model, **llm["lora"])
+            logger.warning("model.llm.lora trains the LLM: this leaves the paper's rule")
         if llm.get("gradient_checkpointing"):
             checkpoint_layers(decoder_layers(opt_model))
         vocab_size = len(load_text_tokenizer(settings["qformer"]["tokenizer"]))

@@ -99,12 +99,10 @@ def _weight_of(layer: nn.Module) -> Tensor | None:
     return None
 
 
-def _quantized(
-    package: ModuleType, weight: Tensor, bias: Tensor | None, quantization: str
-) -> nn.Module:
+def _quantized(package: ModuleType, weight: Tensor, bias: Any, quantization: str) -> nn.Module:
     """Makes the layer that takes a linear layer's place; it computes in the weight's type."""
     width_out, width_in = weight.shape
-    layer: nn.Module
+    layer: Any
     if quantization == "nf4":
         layer = package.nn.Linear4bit(
             width_in, width_out, bias is not None, compute_dtype=weight.dtype, quant_type="nf4"
@@ -122,4 +120,5 @@ def _quantized(
             weight.data, requires_grad=False, has_fp16_weights=False
         )
     layer.bias = None if bias is None else nn.Parameter(bias.data, requires_grad=False)
-    return freeze(layer)
+    frozen: nn.Module = freeze(layer)
+    return frozen
