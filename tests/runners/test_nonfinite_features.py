@@ -1,4 +1,7 @@
-"""A nan in one image's features stops a real model's training with the batch and the image named."""
+"""A nan in one image's features stops a real model's training, with batch and image named.
+
+In stage 1 it once failed earlier, in the draw of hard negatives, with no word of the image.
+"""
 
 from __future__ import annotations
 
