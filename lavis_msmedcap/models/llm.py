@@ -30,7 +30,7 @@ from lavis_msmedcap.models.llm_text import Tokenizer, encode, end_of_caption_id
 from lavis_msmedcap.models.opt import build_opt, load_opt, opt_config, published_opt
 from lavis_msmedcap.models.weights import PRECISIONS, ExpectedKeys, load_strict
 
-TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "tokenizer.model", "vocab.txt")
+TOKENIZER_FILES = ("vocab.json", "tokenizer.json", "tokenizer.model", "vocab.txt")
 CONSTANTS = {  # tensors that a file may hold, but a network computes
     r"\.attn\.(attention\.)?(masked_)?bias$": "the causal mask is a constant",
     r"attention\.(masked_)?bias$": "the causal mask is a constant",

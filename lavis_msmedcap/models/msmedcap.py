@@ -286,8 +286,9 @@ class MSMedCap(DualBranchModel):
             path = resolve_path(llm[key])
             folder = path.parent if path.is_file() else path  # weights may be named file by file
             if not any((folder / name).is_file() for name in wanted):
+                others = f" (nor {', '.join(wanted[1:])})" if wanted[1:] else ""
                 problems.append(
-                    f"model.llm.{key}: no {' or '.join(wanted)} at {folder}; put the Hugging Face "
+                    f"model.llm.{key}: no {wanted[0]} at {folder}{others}; put the Hugging Face "
                     f"folder of OPT (or another causal LM) there or set model.llm.{key} to its path"
                 )
         return problems + _missing_checkpoint(settings)

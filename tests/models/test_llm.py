@@ -200,7 +200,7 @@ class TestText:
         assert ids[0, -1] == end
 
     def test_no_tokenizer(self, tmp_path: Path) -> None:
-        with pytest.raises(WeightsError, match=r"has none of tokenizer\.json"):
+        with pytest.raises(WeightsError, match=r"has none of vocab\.json"):
             load_tokenizer(tmp_path)
 
 
