@@ -119,6 +119,9 @@ setup(
         "pyyaml",
     ],
     extras_require={
+        # model.llm.lora; later versions import transformers.Cache, which 4.26 does not have
+        "lora": ["peft>=0.9,<0.14"],
+        "quant": ["bitsandbytes>=0.45"],  # model.llm.quantization
         "dev": [
             "ruff>=0.17,<0.18",  # its formatting changes between minor versions
             "mypy>=1.15,<3",

@@ -82,6 +82,22 @@ def _weights(args: argparse.Namespace) -> int:
     return weights_command.run(args)
 
 
+def _add_memory_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--cfg-path", required=True, metavar="FILE", help="run configuration, YAML")
+    train.add_options_argument(parser)
+    parser.add_argument("--batch-size", type=int, metavar="N", help="instead of the run's two")
+    parser.add_argument("--gpu-gib", type=float, metavar="GIB", help="say what to change to fit")
+
+
+def _memory(args: argparse.Namespace) -> None:
+    prepare_process()
+    from lavis_msmedcap.memory.report import describe
+    from lavis_msmedcap.run_memory import plan_of
+
+    plan = plan_of(args.cfg_path, args.options, args.batch_size)
+    _write(describe(plan, args.gpu_gib))
+
+
 def _no_arguments(_: argparse.ArgumentParser) -> None:
     pass
 
@@ -107,6 +123,7 @@ COMMANDS = (
         convert_checkpoint.add_arguments,
         convert_checkpoint.run,
     ),
+    Command("memory", "estimate the GPU memory of a run", _add_memory_arguments, _memory),
     Command("version", "print the version", _no_arguments, _version),
 )
 

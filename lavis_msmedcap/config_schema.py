@@ -13,6 +13,7 @@ from lavis_msmedcap.datasets.records import DOMAINS, SPLITS
 from lavis_msmedcap.models.encoders.build import CLIP_ENCODERS
 from lavis_msmedcap.models.encoders.sam import SAM_INPUTS, TOKEN_LAYOUTS
 from lavis_msmedcap.models.encoders.sam_sizes import SAM_SIZES
+from lavis_msmedcap.models.quantization import QUANTIZATIONS
 from lavis_msmedcap.models.weights import PRECISIONS
 from lavis_msmedcap.runners.schedule import SCHEDULES
 from lavis_msmedcap.runners.settings import AMP_MODES
@@ -78,6 +79,8 @@ QFORMER = Section(
         "cross_attention_freq": COUNT,
         "dropout": Key(float, minimum=0, maximum=0.99),
         "initializer_range": Key(float, minimum=0, maximum=1),
+        "precision": Key(str, choices=tuple(PRECISIONS)),
+        "gradient_checkpointing": Key(bool),
     },
     required=True,
     help="sizes and tokenizer of the Q-Formers",
@@ -95,6 +98,14 @@ MODEL_KEYS: dict[str, Node] = {
     "max_txt_len": Key(int, required=True, minimum=1, help="longest text in tokens"),
 }
 WEIGHT = Key(float, minimum=0)
+LORA_KEYS: dict[str, Node] = {
+    "rank": Key(int, required=True, minimum=1, help="rank of the added matrices"),
+    "alpha": Key(float, required=True, above=0, help="their product is scaled by alpha / rank"),
+    "dropout": Key(float, minimum=0, maximum=0.99),
+    "target_modules": Key(
+        list, required=True, items=Key(str), help="names of layers, for example [q_proj, v_proj]"
+    ),
+}
 MODEL_SCHEMAS: dict[str, dict[str, Node]] = {
     "blip2_dual_qformer": {
         **MODEL_KEYS,
@@ -107,9 +118,12 @@ MODEL_SCHEMAS: dict[str, dict[str, Node]] = {
         "prompt": Key(str, required=True, help="text in front of the caption"),
         "llm": Section(
             {
-                "weights": Key(str, required=True, help="folder of the frozen OPT"),
+                "weights": Key(str, required=True, help="folder of the frozen LLM"),
                 "tokenizer": Key(str, required=True, help="folder of its tokenizer"),
                 "precision": Key(str, choices=tuple(PRECISIONS)),
+                "gradient_checkpointing": Key(bool),
+                "quantization": Nullable(Key(str, choices=QUANTIZATIONS)),
+                "lora": Nullable(Section(LORA_KEYS, help="trains the LLM; not in the paper")),
             },
             required=True,
             help="the frozen language model",

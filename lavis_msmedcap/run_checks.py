@@ -175,6 +175,11 @@ def check_run_config(draft: Draft) -> dict[str, Any]:
     return config
 
 
+def absent_inputs(config: Mapping[str, Any]) -> list[str]:
+    """Lists the files that a checked configuration names and that are not there."""
+    return input_problems(_sound_inputs(config, build_schema(config)))
+
+
 def _schema_problems(
     config: Mapping[str, Any], schema: Schema, incomplete: Collection[str]
 ) -> list[str]:

@@ -14,7 +14,10 @@ from lavis_msmedcap.models.checkpoints import find_checkpoint
 from lavis_msmedcap.models.encoders.clip_l import MLP_RATIO
 from lavis_msmedcap.models.encoders.sam import POOL
 from lavis_msmedcap.models.encoders.sam_sizes import size_conflict
+from lavis_msmedcap.models.precision import precision_problem
+from lavis_msmedcap.models.quantization import QUANTIZATIONS, device_problem
 from lavis_msmedcap.models.weight_files import is_url
+from lavis_msmedcap.models.weights import PRECISIONS
 from lavis_msmedcap.runners.precision import choose_device
 
 STAGE_1_TASK = "mixed_semantic_pretrain"
@@ -48,6 +51,8 @@ def relation_problems(
         problems += _model_problems(config["model"], user.get("model") or {})
         problems += _branch_problems(config, incomplete)
         problems += _view_problems(config)
+        problems += _precision_problems(config)
+        problems += _underflow_problems(config)
     return problems
 
 
@@ -250,6 +255,40 @@ def _view_problems(config: Mapping[str, Any]) -> Iterator[str]:
                         f"{branch_name} branch takes {side} pixels "
                         f"(model.branches.{branch_name}.encoder.image_size); make them equal"
                     )
+
+
+def _precision_problems(config: Mapping[str, Any]) -> Iterator[str]:
+    """Finds precisions that the device of the run cannot compute in."""
+    try:
+        device = choose_device(str(config["run"].get("device", "auto")).lower())
+    except ConfigError:
+        return  # told elsewhere
+    model = config["model"]
+    places = {
+        f"model.branches.{name}.encoder.precision": _map(branch.get("encoder"))
+        for name, branch in branches_of(config)
+    }
+    places |= {f"model.{key}.precision": _map(model.get(key)) for key in ("qformer", "llm")}
+    for key, section in places.items():
+        precision = section.get("precision", "fp32")
+        problem = precision_problem(precision, device) if precision in PRECISIONS else None
+        if problem:
+            yield f"{key} is {precision}, but {problem}; set {key}=fp32"
+    quantization = _map(model.get("llm")).get("quantization")
+    if quantization in QUANTIZATIONS and (problem := device_problem(quantization, device)):
+        yield f"model.llm.quantization is {quantization}: {problem}"
+
+
+def _underflow_problems(config: Mapping[str, Any]) -> Iterator[str]:
+    """Finds a float16 LLM in a training without loss scaling."""
+    run, precision = config["run"], _map(config["model"].get("llm")).get("precision")
+    scaled = run.get("amp") in ("fp16", True)
+    if precision == "fp16" and not scaled and run.get("evaluate") is not True:
+        yield (
+            "model.llm.precision is fp16, but run.amp is not: the gradient passes through the LLM, "
+            "and without loss scaling small values of it become 0; set model.llm.precision=bf16, "
+            "or run.amp=fp16"
+        )
 
 
 def branches_of(config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:

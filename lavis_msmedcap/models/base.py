@@ -23,11 +23,13 @@ from lavis_msmedcap.imaging.views import (
     views_from_clip_normalized,
 )
 from lavis_msmedcap.models.branch import QFormerBranch
+from lavis_msmedcap.models.build import unmet_requirements
 from lavis_msmedcap.models.checkpoint_names import AUTHORS, NOT_TRAINED, OURS
 from lavis_msmedcap.models.checkpoints import Checkpoint, find_checkpoint, read_any_checkpoint
 from lavis_msmedcap.models.encoders.freeze import is_frozen
 from lavis_msmedcap.models.encoders.outputs import ImageEmbeds
 from lavis_msmedcap.models.feature_cache import FeatureCache
+from lavis_msmedcap.models.lora import MARK
 from lavis_msmedcap.models.starting_points import starting_problems
 from lavis_msmedcap.models.weight_files import Need, fetch, is_url, problems
 from lavis_msmedcap.models.weights import (
@@ -177,7 +179,12 @@ class DualBranchModel(BaseModel):
         for name in names:
             branch = self.branch(name)
             trainable = any(p.requires_grad for p in branch.encoder.parameters())
-            with torch.set_grad_enabled(trainable and torch.is_grad_enabled()):
+            with (
+                torch.set_grad_enabled(trainable and torch.is_grad_enabled()),
+                # an encoder computes in its own precision: under autocast its weights would be cast
+                # anew for every batch, and its features would depend on run.amp
+                torch.autocast(self.device.type, enabled=False),
+            ):
                 embeds[name] = branch.encode(*views[name])
         return embeds
 
@@ -239,11 +246,15 @@ class DualBranchModel(BaseModel):
 
         Raises:
             WeightsError: If something else than Q-Formers, queries and linear layers is trainable
-                (the layer norm behind the ViT only where ``freeze_ln: false`` asks for it).
+                (the layer norm behind the ViT and LoRA only where ``freeze_ln: false`` and
+                ``llm.lora`` ask for them).
         """
         counts: dict[str, int] = {}
         for name, parameter in trainable_parameters(self).items():
             part = name.split(".", 2)[-1]
+            if MARK in name and (self.settings.get("llm") or {}).get("lora"):
+                counts["llm.lora"] = counts.get("llm.lora", 0) + parameter.numel()
+                continue
             if not part.startswith((*TRAINABLE_PARTS, "encoder.ln.")):
                 raise WeightsError(
                     f"{name} is trainable; only Q-Formers, queries and linears may be"
@@ -302,6 +313,7 @@ class DualBranchModel(BaseModel):
         """Lists the files that a configuration names and that cannot be had, each with the cure."""
         settings = plain(model_cfg)
         return [
+            *unmet_requirements(settings),
             *starting_problems(settings, cls.STAGE),
             *problems(cls.weight_needs(settings), settings.get("offline", True)),
         ]

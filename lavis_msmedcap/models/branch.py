@@ -23,6 +23,13 @@ from lavis_msmedcap.models.encoders.sam import SamEncoder
 from lavis_msmedcap.models.objectives.itc import image_text_contrast
 from lavis_msmedcap.models.objectives.itg import generation_inputs, generation_loss
 from lavis_msmedcap.models.objectives.itm import matching_loss, matching_pairs
+from lavis_msmedcap.models.weights import PRECISIONS
+
+TRAINABLE_PRECISIONS = ("fp32", "bf16")
+PRECISION_CURE = (
+    "expected fp32 or bf16 (gradients have the type of their parameters, and GradScaler refuses to "
+    "unscale float16 gradients); for float16 arithmetic keep fp32 here and set run.amp: fp16"
+)
 
 
 @dataclass(frozen=True)
@@ -150,6 +157,25 @@ class QFormerBranch(nn.Module):
         if llm_width is not None:
             self.llm_proj = nn.Linear(size.hidden_size, llm_width)
 
+    def set_precision(self, precision: str) -> None:
+        """Sets the type of the trainable parameters; the encoder has a precision of its own.
+
+        The temperature stays float32: a step of it is smaller than bfloat16 can resolve.
+
+        Args:
+            precision: ``fp32`` or ``bf16``.
+
+        Raises:
+            ValueError: If it is neither.
+        """
+        if precision not in TRAINABLE_PRECISIONS:
+            raise ValueError(f"precision of the Q-Former is {precision!r}; {PRECISION_CURE}")
+        dtype = PRECISIONS[precision]
+        for name, part in self.named_children():
+            if name != "encoder":
+                part.to(dtype)
+        self.query_tokens.data = self.query_tokens.data.to(dtype)
+
     def encode(self, view: Tensor, valid_sizes: Tensor) -> ImageEmbeds:
         """Runs the encoder on its view of the images.
 
@@ -176,7 +202,7 @@ class QFormerBranch(nn.Module):
         """
         return self.qformer.bert(
             query_embeds=self.query_tokens.expand(image.embeds.shape[0], -1, -1),
-            encoder_hidden_states=image.embeds,
+            encoder_hidden_states=image.embeds.to(self.query_tokens.dtype),
             encoder_attention_mask=image.atts,
             use_cache=use_cache,
             return_dict=True,
@@ -188,7 +214,7 @@ class QFormerBranch(nn.Module):
 
     def image_feats(self, query_output: Tensor) -> Tensor:
         """Projects query output (B, Q, D) to unit vectors (B, Q, E)."""
-        return F.normalize(self.vision_proj(query_output), dim=-1)
+        return F.normalize(self.vision_proj(query_output).float(), dim=-1)
 
     def encode_text(self, text_ids: Tensor, text_atts: Tensor) -> Tensor:
         """Runs the text alone through the Q-Former: int64 (B, L) to (B, L, D)."""
@@ -197,7 +223,7 @@ class QFormerBranch(nn.Module):
 
     def text_feat(self, text_output: Tensor) -> Tensor:
         """Projects the [CLS] position of text output (B, L, D) to unit vectors (B, E)."""
-        return F.normalize(self.text_proj(text_output[:, 0]), dim=-1)
+        return F.normalize(self.text_proj(text_output[:, 0]).float(), dim=-1)
 
     def multimodal(self, image: ImageEmbeds, text_ids: Tensor, text_atts: Tensor) -> Tensor:
         """Lets queries and text see each other (bidirectional mask of ITM).
@@ -211,7 +237,7 @@ class QFormerBranch(nn.Module):
             text_ids,
             query_embeds=queries,
             attention_mask=torch.cat([query_atts, text_atts], dim=1),
-            encoder_hidden_states=image.embeds,
+            encoder_hidden_states=image.embeds.to(queries.dtype),
             encoder_attention_mask=image.atts,
             return_dict=True,
         )
@@ -248,7 +274,7 @@ class QFormerBranch(nn.Module):
         if contrast.sim_i2t.shape[1] > 1:
             pairs = matching_pairs(image, text_ids, text_atts, contrast.sim_i2t, contrast.sim_t2i)
             matched = self.multimodal(pairs.image, pairs.text_ids, pairs.text_atts)
-            loss_itm = matching_loss(self.itm_head(matched), pairs.labels)
+            loss_itm = matching_loss(self.itm_head(matched).float(), pairs.labels)
             losses["itm"] = loss_itm.mean()
             per_sample["itm"] = loss_itm.detach()
         inputs, labels = generation_inputs(text_ids, pad_id, start_id)

@@ -9,9 +9,16 @@ from typing import Any
 from transformers import BertTokenizer
 
 from lavis_msmedcap.common.errors import WeightsError
-from lavis_msmedcap.models.branch import QFormerBranch, QFormerSize
+from lavis_msmedcap.models import lora, quantization
+from lavis_msmedcap.models.branch import (
+    PRECISION_CURE,
+    TRAINABLE_PRECISIONS,
+    QFormerBranch,
+    QFormerSize,
+)
 from lavis_msmedcap.models.checkpoint_names import kind_of
 from lavis_msmedcap.models.encoders.build import WEIGHTS_FILES, build_encoder
+from lavis_msmedcap.models.gradient_checkpointing import checkpoint_layers
 from lavis_msmedcap.models.qformer_init import (
     initialize_branch,
     initialize_from_branch,
@@ -96,6 +103,7 @@ def build_branches(
     for name, point in starting_points(model, stage).items():
         for line in _start(name, point, branches, stage).lines():
             logger.info("branch %s: %s", name, line)
+    _prepare_qformers(branches, model["qformer"])
     return branches
 
 
@@ -154,6 +162,34 @@ def build_branch(
         if report.loaded:
             logger.info("branch %s: the layer norm behind the ViT too is of %s", name, location)
     return branch
+
+
+def _prepare_qformers(branches: Mapping[str, QFormerBranch], settings: Mapping[str, Any]) -> None:
+    """Applies what ``model.qformer`` says besides sizes: precision and gradient checkpointing."""
+    precision = settings.get("precision", "fp32")
+    if precision == "bf16":
+        logger.warning(
+            "model.qformer.precision is bf16: updates smaller than 1/256 of a weight are lost. "
+            "run.amp=bf16 computes as fast and keeps fp32 weights"
+        )
+    for branch in branches.values():
+        branch.set_precision(precision)
+        if settings.get("gradient_checkpointing"):
+            checkpoint_layers(branch.qformer.bert.encoder.layer)
+
+
+def unmet_requirements(model: Mapping[str, Any]) -> list[str]:
+    """Lists settings of a model that this installation cannot meet, each with its cure."""
+    problems = []
+    precision = model.get("qformer", {}).get("precision", "fp32")
+    if precision not in TRAINABLE_PRECISIONS:
+        problems.append(f"model.qformer.precision is {precision}; {PRECISION_CURE}")
+    llm = model.get("llm") or {}
+    if llm.get("quantization") and (problem := quantization.package_problem()):
+        problems.append(f"model.llm.quantization is {llm['quantization']}: {problem}")
+    if llm.get("lora") and (problem := lora.package_problem()):
+        problems.append(f"model.llm.lora: {problem}")
+    return problems
 
 
 def weight_needs(model: Mapping[str, Any], stage: int) -> list[Need]:

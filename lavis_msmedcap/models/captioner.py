@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lavis_msmedcap.models.precision import own_precision
+
 IGNORED = -100
 
 
@@ -53,13 +55,14 @@ def caption_loss(
     """
     embed = opt_model.get_input_embeddings()
     embeds = embed(input_ids)  # (B, L, D_lm)
-    inputs_embeds = torch.cat([prefix.to(embeds.dtype), embeds], dim=1)  # (B, P + L, D_lm)
     prefix_mask = attention_mask.new_ones(prefix.shape[:2])
-    output = opt_model(
-        inputs_embeds=inputs_embeds,
-        attention_mask=torch.cat([prefix_mask, attention_mask], dim=1),
-        return_dict=True,
-    )
+    with own_precision(embeds):
+        output = opt_model(
+            inputs_embeds=torch.cat([prefix.to(embeds.dtype), embeds], dim=1),  # (B, P + L, D_lm)
+            attention_mask=torch.cat([prefix_mask, attention_mask], dim=1),
+            use_cache=False,  # keys and values of all layers would be returned and kept
+            return_dict=True,
+        )
     # the logit at position t predicts token t + 1; the first text token follows the last query
     logits = output.logits[:, prefix.shape[1] - 1 : -1].float()  # (B, L, V)
     token_loss = F.cross_entropy(

@@ -1,9 +1,9 @@
-"""Writing captions with OPT: one loop for greedy search, nucleus sampling and beam search.
+"""Writing captions with a causal LM: one loop for greedy search, nucleus sampling and beam search.
 
 The loop calls the network itself, so it does not depend on the ``generate`` of the installed
 transformers: LAVIS 1.0.2's own path fails with versions after 4.26, and under 4.26 it recomputes
-the visual prefix in every step, for every beam. Here the prefix passes through OPT once per image,
-and each step adds one token to a key/value cache.
+the visual prefix in every step, for every beam. Here the prefix passes through the LLM once per
+image, and each step adds one token to a key/value cache.
 
 The rules are those of LAVIS' ``Blip2OPT.generate`` under transformers 4.26, with one change: where
 that counts the padded length of a batch, each sample's own prompt counts. A caption is therefore
@@ -17,7 +17,7 @@ B, times beams or samples per image), V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,17 +30,14 @@ from lavis_msmedcap.models.decoding_policies import (
     Sampler,
     SingleTrack,
 )
-from lavis_msmedcap.models.opt_cache import CachedOpt
-
-if TYPE_CHECKING:
-    from lavis.models.blip2_models.modeling_opt import OPTForCausalLM
+from lavis_msmedcap.models.llm_cache import CachedLlm
 
 DEFAULT_TOP_K = 50  # LAVIS passes no top_k, so Hugging Face's default applies when sampling
 
 
 @torch.no_grad()
 def generate(
-    opt_model: OPTForCausalLM,
+    llm: Any,
     prefix_embeds: Tensor,
     prompt_ids: Tensor,
     prompt_mask: Tensor,
@@ -62,7 +59,7 @@ def generate(
     """Writes captions after a visual prefix and a prompt.
 
     Args:
-        opt_model: LAVIS' ``OPTForCausalLM`` in evaluation mode.
+        llm: Causal language model in evaluation mode.
         prefix_embeds: float (B, P, D_lm), cast to the type of the model's embeddings.
         prompt_ids: int64 (B, L), padded on the left, ``</s>`` in front of every prompt.
         prompt_mask: int64 (B, L), 1 for tokens; at least one in each row.
@@ -103,7 +100,7 @@ def generate(
     prompt_lengths = _check_prompt(prefix_embeds, prompt_ids, prompt_mask)
     if not prompt_lengths:
         return []
-    _check_lengths(opt_model, prefix_embeds.shape[1], prompt_lengths, max_new_tokens, min_length)
+    _check_lengths(llm, prefix_embeds.shape[1], prompt_lengths, max_new_tokens, min_length)
 
     text = RunningText(prompt_ids, prompt_mask, prompt_lengths, copies, max_new_tokens)
     policy: Policy
@@ -118,15 +115,15 @@ def generate(
     else:
         policy = SingleTrack(text, rules, pad_token_id, None)
 
-    opt = CachedOpt(opt_model, prefix_embeds, prompt_ids, prompt_mask, max_new_tokens)
-    logits = opt.read_prompt(copies)
+    cached = CachedLlm(llm, prefix_embeds, prompt_ids, prompt_mask, max_new_tokens)
+    logits = cached.read_prompt(copies)
     for step in range(1, max_new_tokens + 1):
         tokens, rows = policy.advance(logits)
         if policy.is_done() or step == max_new_tokens:
             break
         if rows is not None:
-            opt.reorder(rows)
-        logits = opt.read_tokens(tokens)
+            cached.reorder(rows)
+        logits = cached.read_tokens(tokens)
     return policy.captions()
 
 
@@ -171,13 +168,13 @@ def _check_prompt(prefix_embeds: Tensor, prompt_ids: Tensor, prompt_mask: Tensor
     if 0 in lengths or not bool(prompt_mask[:, -1:].all()):
         raise ValueError(
             "every prompt needs at least one token (</s>) and padding on the left; pad with "
-            "lavis_msmedcap.models.opt.prompt_inputs"
+            "lavis_msmedcap.models.llm_text.prompt_inputs"
         )
     return lengths
 
 
 def _check_lengths(
-    opt_model: OPTForCausalLM,
+    llm: Any,
     prefix_length: int,
     prompt_lengths: Sequence[int],
     max_new_tokens: int,
@@ -190,8 +187,9 @@ def _check_lengths(
             f"{min(prompt_lengths)} + {max_new_tokens} tokens; raise max_new_tokens"
         )
     needed = prefix_length + max(prompt_lengths) + max_new_tokens
-    positions = opt_model.config.max_position_embeddings
-    if needed > positions:
+    # models with relative positions may have no limit
+    positions = getattr(llm.config, "max_position_embeddings", None)
+    if positions is not None and needed > positions:
         raise ValueError(
             f"prefix, prompt and caption need {prefix_length} + {max(prompt_lengths)} + "
             f"{max_new_tokens} positions, the model has {positions}; lower max_new_tokens"

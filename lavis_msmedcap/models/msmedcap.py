@@ -26,20 +26,22 @@ from lavis_msmedcap.models.captioner import caption_loss, concat_prefix
 from lavis_msmedcap.models.checkpoint_names import STAGE1_ONLY
 from lavis_msmedcap.models.checkpoints import find_checkpoint, read_any_checkpoint
 from lavis_msmedcap.models.decoding import generate
-from lavis_msmedcap.models.opt import (
-    TOKENIZER_NAMES,
+from lavis_msmedcap.models.gradient_checkpointing import checkpoint_layers, decoder_layers
+from lavis_msmedcap.models.llm import load_llm, missing_tokenizer_files
+from lavis_msmedcap.models.llm_files import missing_llm_files
+from lavis_msmedcap.models.llm_text import (
     caption_inputs,
     decode_captions,
     end_of_caption_id,
-    load_opt,
-    missing_files,
     prompt_inputs,
 )
+from lavis_msmedcap.models.lora import add_lora
+from lavis_msmedcap.models.quantization import quantize_llm
 from lavis_msmedcap.models.weight_files import Need, Part, is_url, locate
 from lavis_msmedcap.models.weights import ExpectedKeys
 
-OPT_WEIGHTS = Part(lacks=missing_files)
-OPT_TOKENIZER = Part(names=TOKENIZER_NAMES)
+LLM_WEIGHTS = Part(lacks=missing_llm_files)
+LLM_TOKENIZER = Part(lacks=missing_tokenizer_files)
 
 
 @registry.register_model("msmedcap")
@@ -223,7 +225,10 @@ class MSMedCap(DualBranchModel):
                 "model.finetuned for a captioner"
             )
         expected = ExpectedKeys(
-            missing={r"\.llm_proj\.": "the linear layer into the LLM starts fresh in stage 2"},
+            missing={
+                r"\.llm_proj\.": "the linear layer into the LLM starts fresh in stage 2",
+                r"\.lora_": "LoRA starts fresh in stage 2",
+            },
             unused={**self.dropped_branch_keys(), **STAGE1_ONLY},
         )
         self._load_any(checkpoint, str(path), expected)
@@ -234,11 +239,18 @@ class MSMedCap(DualBranchModel):
         settings = plain(cfg)
         cls.prepare_inputs(settings)
         llm = settings["llm"]
-        opt_model, opt_tokenizer = load_opt(
-            locate(llm["weights"], OPT_WEIGHTS),
-            locate(llm["tokenizer"], OPT_TOKENIZER),
+        opt_model, opt_tokenizer = load_llm(
+            locate(llm["weights"], LLM_WEIGHTS),
+            locate(llm["tokenizer"], LLM_TOKENIZER),
             llm.get("precision", "fp32"),
         )
+        if llm.get("quantization"):
+            quantize_llm(opt_model, llm["quantization"])
+        if llm.get("lora"):
+            add_lora(opt_model, **llm["lora"])
+            logger.warning("model.llm.lora trains the LLM: this leaves the paper's rule")
+        if llm.get("gradient_checkpointing"):
+            checkpoint_layers(decoder_layers(opt_model))
         vocab_size = len(load_text_tokenizer(settings["qformer"]["tokenizer"]))
         size = qformer_size(settings["qformer"], vocab_size)
         width = opt_model.get_input_embeddings().embedding_dim  # opt-350m: not hidden_size
@@ -263,8 +275,8 @@ class MSMedCap(DualBranchModel):
     def backbone_needs(cls, settings: Mapping[str, Any]) -> list[Need]:
         """Lists the published weights that a configuration names."""
         needs = weight_needs(settings, cls.STAGE)
-        llm, what = settings.get("llm", {}), "the Hugging Face folder of OPT"
-        for key, part in (("weights", OPT_WEIGHTS), ("tokenizer", OPT_TOKENIZER)):
+        llm, what = settings.get("llm", {}), "the Hugging Face folder of OPT (or another causal LM)"
+        for key, part in (("weights", LLM_WEIGHTS), ("tokenizer", LLM_TOKENIZER)):
             needs.append(Need(f"model.llm.{key}", llm[key], what, part))
         return needs
 

@@ -55,12 +55,17 @@ class BatchNote:
         return sorted(name for name, value in self.logs.items() if not math.isfinite(float(value)))
 
     def suspects(self) -> list[str]:
-        """Returns the samples whose own loss is not finite while others of the batch are."""
-        found: set[int] = set()
+        """Returns the samples whose own loss is not finite while others of the batch are.
+
+        A sample that is so in every loss that tells samples apart goes first: in ITM a broken image
+        also spoils the samples that it is the wrong image of.
+        """
+        by_loss: list[set[int]] = []
         for name in self.broken_losses():
             finite = self.per_sample[name].isfinite().tolist() if name in self.per_sample else []
             if any(finite):
-                found.update(index for index, good in enumerate(finite) if not good)
+                by_loss.append({index for index, good in enumerate(finite) if not good})
+        found = set.intersection(*by_loss) or set.union(*by_loss) if by_loss else set()
         return [self.image_ids[index] for index in sorted(found) if index < len(self.image_ids)]
 
 

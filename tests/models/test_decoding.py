@@ -15,6 +15,7 @@ from transformers.generation.logits_process import (
 
 from lavis_msmedcap.models.decoding import generate
 from lavis_msmedcap.models.decoding_policies import Finished
+from lavis_msmedcap.models.llm_cache import CachedLlm
 from lavis_msmedcap.models.logits import (
     forbid_token,
     keep_nucleus,
@@ -22,7 +23,6 @@ from lavis_msmedcap.models.logits import (
     penalize_repetition,
 )
 from lavis_msmedcap.models.opt import build_opt
-from lavis_msmedcap.models.opt_cache import CachedOpt
 
 PREFIX, WIDTH, VOCABULARY, PAD, BOS = 5, 32, 100, 1, 2
 
@@ -115,7 +115,7 @@ class TestCache:
         new = torch.randint(3, VOCABULARY, (4, 3))
         rows = torch.tensor([1, 1, 3, 2])
         with torch.no_grad():
-            cached = CachedOpt(opt, prefix, ids, mask, max_new_tokens=4)
+            cached = CachedLlm(opt, prefix, ids, mask, max_new_tokens=4)
             cached.read_prompt(copies=2)
             cached.read_tokens(new[:, 0])
             cached.reorder(rows)

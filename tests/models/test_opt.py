@@ -12,15 +12,13 @@ from tokenizers import ByteLevelBPETokenizer
 
 from lavis_msmedcap.common.errors import WeightsError
 from lavis_msmedcap.models.encoders.freeze import is_frozen
-from lavis_msmedcap.models.opt import (
-    build_opt,
+from lavis_msmedcap.models.llm_text import (
     caption_inputs,
     decode_captions,
     end_of_caption_id,
-    load_opt,
-    load_opt_tokenizer,
     prompt_inputs,
 )
+from lavis_msmedcap.models.opt import build_opt, load_opt, load_opt_tokenizer
 
 SENTENCES = [
     "a photo of a chest x-ray with a small lesion in the left lower lobe",

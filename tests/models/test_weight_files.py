@@ -14,7 +14,8 @@ from file_server import FileServer
 
 from lavis_msmedcap.common.errors import WeightsError
 from lavis_msmedcap.models import weight_files
-from lavis_msmedcap.models.opt import TOKENIZER_NAMES, missing_files
+from lavis_msmedcap.models.llm_files import missing_llm_files
+from lavis_msmedcap.models.opt import TOKENIZER_NAMES
 from lavis_msmedcap.models.weight_catalog import CATALOG, CatalogEntry, RemoteFile
 from lavis_msmedcap.models.weight_download import SPARE
 from lavis_msmedcap.models.weight_files import (
@@ -30,7 +31,7 @@ from lavis_msmedcap.models.weight_files import (
     search_folders,
 )
 
-OPT_WEIGHTS = Part(lacks=missing_files)
+OPT_WEIGHTS = Part(lacks=missing_llm_files)
 VOCAB = Part(names=("vocab.txt",))
 URL = "https://example.org/models/w.pth"
 
@@ -97,7 +98,7 @@ def test_shards_of_an_index_count(folders: dict[str, Path]) -> None:
     folder = put(folders["here"], "opt-6.7b", "config.json").parent
     (folder / "pytorch_model.bin.index.json").write_text('{"weight_map": {"a": "1.bin", "b": "2"}}')
     put(folder, "1.bin")
-    assert missing_files(folder) == ["2"]
+    assert missing_llm_files(folder) == ["2"]
     put(folder, "2")
     assert find("opt-6.7b", OPT_WEIGHTS) == folder
 
@@ -317,6 +318,6 @@ def test_opt_and_bert_of_the_catalog_are_complete_for_us(folders: dict[str, Path
             if index.is_file():
                 names = [file.name for file in entry.files if "-of-" in file.name]
                 index.write_text(json.dumps({"weight_map": dict(enumerate(names))}))
-            assert missing_files(folder) == []
+            assert missing_llm_files(folder) == []
             assert find(name, Part(names=TOKENIZER_NAMES)) == folder
     assert find("bert-base-uncased", VOCAB) is not None

@@ -15,14 +15,13 @@ from torch import nn
 from transformers import AutoTokenizer
 
 from lavis_msmedcap.models.decoding import generate
-from lavis_msmedcap.models.opt import (
-    build_opt,
+from lavis_msmedcap.models.llm_text import (
     caption_inputs,
     decode_captions,
     end_of_caption_id,
-    load_opt_tokenizer,
     prompt_inputs,
 )
+from lavis_msmedcap.models.opt import build_opt, load_opt_tokenizer
 
 pytestmark = pytest.mark.parity
 needs_4_26 = pytest.mark.skipif(

@@ -95,6 +95,15 @@ class SamEncoder(nn.Module):
         """Holds the ViT in ``dtype``."""
         self.vit.to(dtype)
 
+    @property
+    def num_tokens(self) -> int:
+        """N, the number of tokens of one image."""
+        side = self.image_size // self.patch_size
+        if self.tokens == "channel":
+            channels: int = self.vit.neck[0].out_channels
+            return channels
+        return (side // self.pool) ** 2 if self.tokens == "spatial_pooled" else side * side
+
     def feature_map(self, sam_view: Tensor) -> Tensor:
         """Returns SAM's image embedding (B, S, h, w), before it is cut into tokens."""
         dtype = self.vit.patch_embed.proj.weight.dtype

@@ -49,7 +49,8 @@ def sample_hard_negatives(similarity: Tensor) -> Tensor:
     batch, total = similarity.shape
     if total < 2:
         raise ValueError("hard negatives need a global batch of at least 2 samples")
-    weights = F.softmax(similarity.float(), dim=1) + NEGATIVE_FLOOR
+    # drawing from nan fails, on CUDA beyond repair; the loop names the image by its loss instead
+    weights = F.softmax(similarity.float(), dim=1).nan_to_num(0.0) + NEGATIVE_FLOOR
     start = get_rank() * batch
     weights[:, start : start + batch].fill_diagonal_(0)
     return torch.multinomial(weights, 1).squeeze(1)

@@ -1,0 +1,1 @@
+"""How much memory a configuration needs, by part, and what to change until it fits."""
