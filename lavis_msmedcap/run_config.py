@@ -28,6 +28,7 @@ TOP_LEVEL = (*SECTIONS, "scale", "scales", "name")
 SCALES = {
     "demo": "phantoms and miniature backbones; --options scale=paper is the paper",
     "paper": "real data and published backbones; --options scale=demo is the demo",
+    "authors": "the authors' code, where it differs from the paper; scale=paper is the paper",
 }
 
 logger = logging.getLogger(__name__)

@@ -26,8 +26,14 @@ LAVIS_CONFIGS = sorted(
 )
 
 
-@pytest.mark.parametrize("scale", ["demo", "paper"])
-@pytest.mark.parametrize("name", sorted(packaged_configs()))
+def scales_of(name: str) -> list[str]:
+    return list(read_yaml(packaged_configs()[name]).get("scales") or ["demo", "paper"])
+
+
+SCALED = [(name, scale) for name in sorted(packaged_configs()) for scale in scales_of(name)]
+
+
+@pytest.mark.parametrize(("name", "scale"), SCALED)
 def test_shipped_run_configuration(name: str, scale: str, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
     for config, problems in resolve_stages(name, [f"scale={scale}"]):
@@ -47,7 +53,7 @@ def test_the_three_runs_are_shipped() -> None:
 
 
 def test_each_stage_finds_what_the_one_before_wrote() -> None:
-    for scale in ("demo", "paper"):
+    for scale in ("demo", "paper", "authors"):
         configs = {
             Path(name).stem: resolve_run_config(name, [f"scale={scale}"])[0]
             for name in packaged_configs()
@@ -105,11 +111,7 @@ def test_packaged_model_default(path: Path) -> None:
         "pretrain_mixed.yaml" if model["arch"] == "blip2_dual_qformer" else "caption.yaml"
     )
     # a run that uses the default as it is, so that every key in it is checked
-    options = [f"scale={model['model_type']}"]
-    if model["model_type"] == "authors":  # no scale of its own; evaluated at another size
-        options = ["scale=paper", "model.model_type=authors"]
-        options += ["model.branches.clip.encoder.image_size=224"]
-    _, problems = resolve_run_config(str(run), options)
+    _, problems = resolve_run_config(str(run), [f"scale={model['model_type']}"])
     assert other_problems(problems) == []
 
 

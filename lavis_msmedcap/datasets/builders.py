@@ -63,7 +63,7 @@ def _configs(name: str) -> dict[str, str]:
     """Returns ``DATASET_CONFIG_DICT``: absolute paths pass through LAVIS' joins unchanged."""
     default = str(package_path(f"configs/datasets/{name}/default.yaml"))
     demo = str(package_path(f"configs/datasets/{name}/demo.yaml"))
-    return {"default": default, "paper": default, "demo": demo}
+    return {"default": default, "paper": default, "authors": default, "demo": demo}
 
 
 class MedCapBuilder(BaseDatasetBuilder):
