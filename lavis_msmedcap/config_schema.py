@@ -173,6 +173,7 @@ LAVIS_RUN_KEYS: dict[str, Node] = {
     "use_dist_eval_sampler": Key(bool),
     "report_metric": Key(bool),
     "k_test": COUNT,
+    "branch": Key(str, choices=("clip", "sam", "fused")),
     "num_ans_candidates": COUNT,
     "inference_method": Key(str),
     "prompt": Key(str),

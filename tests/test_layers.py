@@ -49,7 +49,10 @@ LAYERS = {
     "models.build": 2,
     "models.captioner": 2,
     "models.checkpoints": 2,
+    "models.features": 2,
+    "models.matching": 2,
     "models.qformer_init": 2,
+    "models.retrieval": 2,
     # 3 LAVIS seams: the classes in LAVIS' registry and what only they use
     "processors": 3,
     "tasks": 3,
@@ -58,6 +61,7 @@ LAYERS = {
     "datasets.caption_datasets": 3,
     "models.base": 3,
     "models.blip2_dual_qformer": 3,
+    "models.image_text_matching": 3,
     "models.msmedcap": 3,
     # 4 entry: start-up hook, commands, run configurations
     "_autoload": 4,
