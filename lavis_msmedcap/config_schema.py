@@ -98,6 +98,7 @@ MODEL_SCHEMAS: dict[str, dict[str, Node]] = {
         **MODEL_KEYS,
         "stage1": PATH,
         "prompt": Key(str, required=True, help="text in front of the caption"),
+        "apply_lemmatizer": Key(bool, help="predict_answers returns lemmas"),
         "llm": Section(
             {
                 "weights": Key(str, required=True, help="folder of the frozen OPT"),

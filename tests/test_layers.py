@@ -36,6 +36,8 @@ LAYERS = {
     "models.objectives": 1,
     "models.decoding": 1,
     "models.decoding_policies": 1,
+    "models.answers": 1,
+    "models.lemmas": 1,
     "models.logits": 1,
     "models.opt": 1,
     "models.opt_cache": 1,

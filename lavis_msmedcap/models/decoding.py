@@ -30,7 +30,7 @@ from lavis_msmedcap.models.decoding_policies import (
     Sampler,
     SingleTrack,
 )
-from lavis_msmedcap.models.opt_cache import CachedOpt
+from lavis_msmedcap.models.opt_cache import CachedOpt, check_positions
 
 if TYPE_CHECKING:
     from lavis.models.blip2_models.modeling_opt import OPTForCausalLM
@@ -189,10 +189,4 @@ def _check_lengths(
             f"min_length is {min_length}, but prompt and caption have at most "
             f"{min(prompt_lengths)} + {max_new_tokens} tokens; raise max_new_tokens"
         )
-    needed = prefix_length + max(prompt_lengths) + max_new_tokens
-    positions = opt_model.config.max_position_embeddings
-    if needed > positions:
-        raise ValueError(
-            f"prefix, prompt and caption need {prefix_length} + {max(prompt_lengths)} + "
-            f"{max_new_tokens} positions, the model has {positions}; lower max_new_tokens"
-        )
+    check_positions(opt_model, prefix_length, max(prompt_lengths), max_new_tokens)

@@ -15,6 +15,20 @@ if TYPE_CHECKING:
     from lavis.models.blip2_models.modeling_opt import OPTForCausalLM
 
 
+def check_positions(opt_model: OPTForCausalLM, prefix: int, prompt: int, new_tokens: int) -> None:
+    """Refuses lengths that the model has no positions for.
+
+    Raises:
+        ValueError: With the three lengths and the number of positions.
+    """
+    positions = opt_model.config.max_position_embeddings
+    if prefix + prompt + new_tokens > positions:
+        raise ValueError(
+            f"prefix, prompt and caption need {prefix} + {prompt} + {new_tokens} positions, the "
+            f"model has {positions}; lower max_new_tokens"
+        )
+
+
 class CachedOpt:
     """OPT with its key/value cache: the prompt in one pass, then one token per row and step.
 
