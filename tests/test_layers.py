@@ -37,10 +37,12 @@ LAYERS = {
     "models.decoding": 1,
     "models.decoding_policies": 1,
     "models.answers": 1,
+    "models.key_values": 1,
     "models.lemmas": 1,
     "models.logits": 1,
     "models.opt": 1,
     "models.opt_cache": 1,
+    "models.qformer_cache": 1,
     "models.weights": 1,
     # 2 assemblies: parts put together; no configuration object
     "evaluation": 2,

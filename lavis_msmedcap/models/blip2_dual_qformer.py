@@ -27,6 +27,7 @@ from lavis_msmedcap.models.build import (
     missing_weights,
     qformer_size,
 )
+from lavis_msmedcap.models.decoding import Search, decode
 from lavis_msmedcap.models.features import (
     fuse_features,
     image_features,
@@ -34,6 +35,7 @@ from lavis_msmedcap.models.features import (
     text_features,
 )
 from lavis_msmedcap.models.matching import fuse, matching_logits, pairwise_similarity
+from lavis_msmedcap.models.qformer_cache import CachedQFormer
 from lavis_msmedcap.models.retrieval import collect_galleries, retrieval_scores
 
 OBJECTIVES = ("itc", "itm", "lm")
@@ -158,6 +160,60 @@ class Blip2DualQformer(DualBranchModel):
             tokens["input_ids"] = F.pad(tokens.input_ids, (0, extra), value=pad)
             tokens["attention_mask"] = F.pad(tokens.attention_mask, (0, extra))
         return tokens
+
+    @torch.no_grad()
+    def generate(
+        self,
+        samples: Mapping[str, Any],
+        use_nucleus_sampling: bool = False,
+        num_beams: int = 3,
+        max_length: int = 30,
+        min_length: int = 10,
+        top_p: float = 0.9,
+        repetition_penalty: float = 1.0,
+        branch: str | None = None,
+    ) -> list[str]:
+        """Writes captions with a Q-Former alone (ITG); arguments of LAVIS' ``Blip2Qformer``.
+
+        A look at what stage 1 has learned; captions are the business of stage 2.
+
+        Args:
+            samples: ``image`` (see `encode_image`).
+            use_nucleus_sampling: Sample from the ``top_p`` nucleus instead of searching.
+            num_beams: Beams of the search; 1 is greedy.
+            max_length: Most tokens, [DEC] included.
+            min_length: Fewest tokens before [SEP], [DEC] included.
+            top_p: Probability mass of the nucleus.
+            repetition_penalty: Above 1 discourages tokens that occurred before.
+            branch: ``clip`` or ``sam``; by default CLIP where present.
+
+        Returns:
+            B captions.
+
+        Raises:
+            ValueError: If the branch is unknown or ``fused``, the image is absent, or the numbers
+                contradict each other.
+        """
+        require(samples, ("image",), "generate")
+        names = self.chosen_branches(branch, default=self.primary)
+        if len(names) > 1:
+            raise ValueError("a Q-Former writes by itself: branch must be clip or sam, not fused")
+        part, start_id = self.branch(names[0]), self.tokenizer.bos_token_id
+        image = self.encode_image(samples["image"], names)[names[0]]
+        start = image.atts.new_full((len(image.atts), 1), start_id)
+        search = Search(
+            eos_token_id=self.tokenizer.sep_token_id,
+            pad_token_id=self.tokenizer.pad_token_id,
+            num_beams=1 if use_nucleus_sampling else num_beams,
+            max_new_tokens=max_length - 1,
+            min_length=min_length,
+            do_sample=use_nucleus_sampling,
+            top_p=top_p,
+            repetition_penalty=repetition_penalty,
+        )
+        network = CachedQFormer(part.qformer, part.query_tokens, image, start_id)
+        tokens = decode(network, start, torch.ones_like(start), search)
+        return self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
 
     @torch.no_grad()
     def extract_features(

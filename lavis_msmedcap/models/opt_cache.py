@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from lavis_msmedcap.models.key_values import KeyValues, reorder_tail, repeat_rows
+
 if TYPE_CHECKING:
     from lavis.models.blip2_models.modeling_opt import OPTForCausalLM
 
@@ -57,7 +59,7 @@ class CachedOpt:
         ahead = prompt_mask.new_ones(len(prompt_mask), max_new_tokens)
         self._mask = torch.cat([seen, prompt_mask, ahead], dim=1)
         self._prompt_end = self._end = self._embeds.shape[1]
-        self._cache: tuple[tuple[Tensor, ...], ...] = ()
+        self._cache: KeyValues = ()
 
     def read_prompt(self, copies: int) -> Tensor:
         """Reads prefix and prompt once per image, then makes rows of the result.
@@ -77,10 +79,7 @@ class CachedOpt:
         self._cache = output.past_key_values
         logits: Tensor = self._head(output.last_hidden_state[:, -1]).float()
         if copies > 1:
-            self._cache = tuple(
-                tuple(states.repeat_interleave(copies, dim=0) for states in layer)
-                for layer in self._cache
-            )
+            self._cache = repeat_rows(self._cache, copies)
             self._mask = self._mask.repeat_interleave(copies, dim=0)
             logits = logits.repeat_interleave(copies, dim=0)
         return logits
@@ -114,10 +113,4 @@ class CachedOpt:
         Args:
             rows: int64 (R,).
         """
-        count = self._end - self._prompt_end
-        if count == 0:
-            return
-        for layer in self._cache:
-            for states in layer:  # (R, heads, tokens so far, head width)
-                written = states.narrow(2, self._prompt_end, count)
-                written.copy_(written.index_select(0, rows))
+        reorder_tail(self._cache, rows, self._prompt_end)
