@@ -69,6 +69,7 @@ LAYERS = {
     "models.msmedcap": 3,
     # 4 entry: start-up hook, commands, run configurations
     "_autoload": 4,
+    "_compat": 4,
     "_register": 4,
     "cli": 4,
     "config_schema": 4,
