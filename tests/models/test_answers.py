@@ -27,7 +27,8 @@ from lavis_msmedcap.processors.image_processors import MSMedCapImageEvalProcesso
 
 PROMPT = "Question: {} Short answer:"
 QUESTIONS = ["what is it?", "which side is the lesion on, left or right?", "how many", "ct", "lobe"]
-ANSWERS = ["left", "right upper lobe", "two", "the hand", "two circles", "a blue square"]
+# none that LAVIS' score rewrites ("two" becomes "2", articles go)
+ANSWERS = ["left", "right upper lobe", "round lesion", "hand", "red circles", "blue square"]
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from omegaconf import OmegaConf
+from tiny_models import spread
 from torch import Tensor
 
 from lavis_msmedcap.common.errors import WeightsError
@@ -163,9 +164,7 @@ def test_a_q_former_writes_by_itself(
     stage1_settings: dict[str, Any], packed_images: Tensor, branch: str, beams: int
 ) -> None:
     model = build(stage1_settings).eval()
-    with torch.no_grad():
-        for parameter in model.branch(branch).parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.3)
+    spread(model)
     arguments = {"num_beams": beams, "max_length": 8, "min_length": 3, "branch": branch}
     together = model.generate({"image": packed_images}, **arguments)
     alone = [model.generate({"image": image[None]}, **arguments)[0] for image in packed_images]

@@ -8,6 +8,7 @@ import pytest
 import torch
 from lavis.models import load_model_and_preprocess
 from PIL import Image
+from tiny_models import spread
 from torch import Tensor
 
 from lavis_msmedcap.models.image_text_matching import MSMedCapITM
@@ -19,10 +20,7 @@ TEXTS = ["axial ct of the chest", "two red circles", "a round lesion", "a blue s
 def model(stage1_settings: dict[str, Any]) -> MSMedCapITM:
     torch.manual_seed(0)
     model = MSMedCapITM.from_config(stage1_settings).eval()
-    with torch.no_grad():  # BERT's initial spread of 0.02 leaves every score alike
-        for name, parameter in model.named_parameters():
-            if parameter.requires_grad and parameter.ndim > 1:
-                parameter.add_(torch.randn_like(parameter) * (0.1 if "qformer" in name else 0.5))
+    spread(model)
     return model
 
 

@@ -14,6 +14,7 @@ from lavis.datasets.datasets.retrieval_datasets import RetrievalEvalDataset
 from lavis.tasks.retrieval import RetrievalTask
 from omegaconf import OmegaConf
 from PIL import Image
+from tiny_models import spread
 from torch.utils.data import DataLoader
 
 from lavis_msmedcap.models.blip2_dual_qformer import Blip2DualQformer
@@ -32,10 +33,7 @@ TEXTS = [caption for captions in CAPTIONS for caption in captions]
 def model(stage1_settings: dict[str, Any]) -> Blip2DualQformer:
     torch.manual_seed(0)
     model = Blip2DualQformer.from_config(stage1_settings).eval()
-    with torch.no_grad():  # BERT's initial spread of 0.02 leaves every score alike
-        for name, parameter in model.named_parameters():
-            if parameter.requires_grad and parameter.ndim > 1:
-                parameter.add_(torch.randn_like(parameter) * (0.1 if "qformer" in name else 0.5))
+    spread(model)
     return model
 
 
