@@ -84,7 +84,7 @@ def _restore_moved_names() -> None:
 
 def _restore_model_methods() -> None:
     """Gives models and configurations back what 5 took away; LAVIS' Q-Former and OPT use it."""
-    from transformers import PretrainedConfig, PreTrainedModel
+    from transformers import BertConfig, PretrainedConfig, PreTrainedModel
 
     for name, method in (
         ("get_head_mask", _get_head_mask),
@@ -92,8 +92,9 @@ def _restore_model_methods() -> None:
     ):
         if not hasattr(PreTrainedModel, name):
             setattr(PreTrainedModel, name, method)
+    bert = BertConfig()  # transformers 4 sets them on the instance
     for name, value in CONFIG_DEFAULTS.items():
-        if not hasattr(PretrainedConfig, name):
+        if not hasattr(bert, name):
             setattr(PretrainedConfig, name, value)
     if not hasattr(PretrainedConfig, "use_return_dict"):
         PretrainedConfig.use_return_dict = property(lambda config: config.return_dict)
