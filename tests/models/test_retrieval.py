@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -118,3 +121,18 @@ def test_what_retrieval_lacks_is_a_clear_error(
     partial = DataLoader(dataset, batch_size=3, drop_last=True)
     with pytest.raises(ValueError, match="got 3 images of a dataset of 4"):
         model.compute_sim_matrix(partial, OmegaConf.create({"k_test": 2}))
+
+
+def test_two_processes_share_the_pairs_and_get_the_same_scores(tmp_path: Path) -> None:
+    script = Path(__file__).with_name("retrieval_in_two_processes.py")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    result = subprocess.run(
+        [*command, str(script), str(tmp_path / "difference")],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert float((tmp_path / "difference").read_text()) < 1e-5  # pairs are batched differently
