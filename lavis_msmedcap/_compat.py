@@ -96,8 +96,10 @@ def _restore_model_methods() -> None:
     for name, value in CONFIG_DEFAULTS.items():
         if not hasattr(bert, name):
             setattr(PretrainedConfig, name, value)
-    if not hasattr(PretrainedConfig, "use_return_dict"):
-        PretrainedConfig.use_return_dict = property(lambda config: config.return_dict)
+    # 5 makes this table of tied weights in `post_init`; LAVIS' classes call only `init_weights`,
+    # which reads it. Their own weights are tied by whoever builds them.
+    if hasattr(PreTrainedModel, "get_expanded_tied_weights_keys"):
+        PreTrainedModel.all_tied_weights_keys = {}
 
 
 def _get_head_mask(_: Any, head_mask: Any, num_hidden_layers: int) -> list[None]:

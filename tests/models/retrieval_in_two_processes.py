@@ -8,11 +8,13 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+from lavis_msmedcap.models.retrieval import collect_galleries, retrieval_scores
+
+# isort: split
+# after the package, whose hook is what lets LAVIS be imported beside newer libraries
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
 from lavis_stage1 import make_branch, make_texts
-
-from lavis_msmedcap.models.retrieval import collect_galleries, retrieval_scores
 
 
 def main(out: Path) -> None:
