@@ -109,6 +109,8 @@ setup(
         "transformers>=4.25,<4.27",  # LAVIS' own range; beam search breaks in LAVIS above it
         "tokenizers",
         "omegaconf>=2.1",
+        # LAVIS names no version; the newest ones for Python 3.9 want numpy 2 or a compiler
+        "spacy<3.8; python_version < '3.10'",
         "numpy<2",  # opencv-python-headless 4.5.5.64, pinned by LAVIS, was built for numpy 1
         "safetensors>=0.3",
         "pycocoevalcap",

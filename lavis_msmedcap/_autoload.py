@@ -6,7 +6,8 @@ quoted annotations), and it answers at once for names that it does not serve.
 
 What it serves:
 
-* ``lavis``: the real package and, right after its execution, `_register.register()`.
+* ``lavis``: the real package, executed with what it misses in newer libraries
+  (`_compat.newer_libraries`) and, right after its execution, `_register.register()`.
 * ``lavis.train``, ``lavis.evaluate``: the files of this package, unless LAVIS brings its own.
 * ``lavis_msmedcap.*``: the real modules; the hook only counts those being executed. When one of
   them is what imports ``lavis`` first, registration waits until it is complete, because the
@@ -71,7 +72,10 @@ class PluginFinder:
             from lavis_msmedcap.common.startup import prepare_process
 
             prepare_process()
-        execute(module)
+        from lavis_msmedcap._compat import newer_libraries
+
+        with newer_libraries():
+            execute(module)
         self.register_when_complete()
 
     def _execute_own(self, execute: "Execute", module: "ModuleType") -> None:

@@ -17,6 +17,7 @@ from lavis_msmedcap.common.errors import ConfigError, MSMedCapError
 
 REGISTERING_MODULES = (
     "lavis_msmedcap.models.blip2_dual_qformer",
+    "lavis_msmedcap.models.image_text_matching",
     "lavis_msmedcap.models.msmedcap",
     "lavis_msmedcap.processors.image_processors",
     "lavis_msmedcap.processors.caption_processors",

@@ -116,6 +116,7 @@ MODEL_SCHEMAS: dict[str, dict[str, Node]] = {
         **MODEL_KEYS,
         "stage1": PATH,
         "prompt": Key(str, required=True, help="text in front of the caption"),
+        "apply_lemmatizer": Key(bool, help="predict_answers returns lemmas"),
         "llm": Section(
             {
                 "weights": Key(str, required=True, help="folder of the frozen LLM"),
@@ -195,6 +196,7 @@ LAVIS_RUN_KEYS: dict[str, Node] = {
     "use_dist_eval_sampler": Key(bool),
     "report_metric": Key(bool),
     "k_test": COUNT,
+    "branch": Key(str, choices=("clip", "sam", "fused")),
     "num_ans_candidates": COUNT,
     "inference_method": Key(str),
     "prompt": Key(str),

@@ -27,7 +27,7 @@ def site(tmp_path: Path) -> Path:
     write(tmp_path / "lavis" / "__init__.py", "print('lavis executed')")
     write(tmp_path / "lavis" / "models.py", "NAME = 'models'")
     package = tmp_path / "lavis_msmedcap"
-    for name in ("__init__.py", "_autoload.py"):
+    for name in ("__init__.py", "_autoload.py", "_compat.py"):
         write(package / name, (ROOT / "lavis_msmedcap" / name).read_text(encoding="utf-8"))
     write(package / "train.py", "print('train as', __name__)")
     write(package / "evaluate.py", "print('evaluate as', __name__)")

@@ -87,6 +87,15 @@ def gather(tensor: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
+def sum_over_ranks(tensor: Tensor) -> Tensor:
+    """Returns the sum of a tensor over all ranks, on every rank; without gradients."""
+    if get_world_size() == 1:
+        return tensor
+    total = tensor.detach().clone()
+    dist.all_reduce(total)
+    return total
+
+
 def global_max(value: int, device: torch.device) -> int:
     """Returns the largest of an integer over all ranks (used to pad texts to one length)."""
     if get_world_size() == 1:

@@ -59,8 +59,37 @@ AUTHORS_CURE = (
     " The SAM branch of the authors' checkpoints reads channels: "
     "model.branches.sam.encoder.tokens=channel."
 )
+FUSED = "fused"  # in the place of a branch name: all branches together
 
 logger = logging.getLogger(__name__)
+
+
+def require(samples: Mapping[str, Any], keys: Iterable[str], what: str) -> None:
+    """Checks that samples hold what a call needs.
+
+    Raises:
+        ValueError: Naming the call and the first key that is absent or None.
+    """
+    absent = [key for key in keys if samples.get(key) is None]
+    if absent:
+        raise ValueError(f"{what} needs samples[{absent[0]!r}]")
+
+
+def texts_of(samples: Mapping[str, Any]) -> list[str]:
+    """Returns ``text_input`` as a list; a single string is a batch of one, as in LAVIS' examples.
+
+    Raises:
+        ValueError: If there are images, but not one per text.
+    """
+    given = samples["text_input"]
+    texts = [given] if isinstance(given, str) else list(given)
+    image = samples.get("image")
+    if image is not None and len(image) != len(texts):
+        raise ValueError(
+            f"samples['text_input'] has {len(texts)} texts for {len(image)} images; "
+            "expected one text per image"
+        )
+    return texts
 
 
 def plain(config: Any) -> dict[str, Any]:
@@ -104,6 +133,24 @@ class DualBranchModel(BaseModel):
     def primary(self) -> str:
         """Name of the branch that stands for BLIP-2's only one: CLIP where present."""
         return "clip" if "clip" in self.branches else next(iter(self.branches))
+
+    def chosen_branches(self, branch: str | None, default: str) -> list[str]:
+        """Returns the names of the branches that a caller asks for, in the order CLIP, SAM.
+
+        Args:
+            branch: Name of a branch, ``fused`` for all of them, or None.
+            default: What None means.
+
+        Raises:
+            ValueError: If the model has no such branch.
+        """
+        wanted = branch or default
+        if wanted == FUSED:
+            return list(self.branches)
+        if wanted not in self.branches:
+            known = ", ".join([*self.branches, FUSED])
+            raise ValueError(f"branch is {wanted!r}; this model has: {known}")
+        return [wanted]
 
     # --- BLIP-2's names, for code written for BLIP-2 -------------------------------------------
 

@@ -84,6 +84,8 @@ def build_qformer(size: QFormerSize, encoder_width: int, num_query_token: int) -
     config.cross_attention_freq = size.cross_attention_freq
     config.query_length = num_query_token
     qformer = BertLMHeadModel(config)
+    # one table for reading and writing words; not every version of transformers ties it
+    qformer.cls.predictions.decoder.weight = qformer.bert.embeddings.word_embeddings.weight
     copy_text_ffn_to_query_ffn(qformer)
     return qformer
 

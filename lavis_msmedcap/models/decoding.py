@@ -1,9 +1,10 @@
-"""Writing captions with a causal LM: one loop for greedy search, nucleus sampling and beam search.
+"""Writing captions: one loop for greedy search, nucleus sampling and beam search.
 
 The loop calls the network itself, so it does not depend on the ``generate`` of the installed
 transformers: LAVIS 1.0.2's own path fails with versions after 4.26, and under 4.26 it recomputes
 the visual prefix in every step, for every beam. Here the prefix passes through the LLM once per
-image, and each step adds one token to a key/value cache.
+image, and each step adds one token to a key/value cache. Stage 1 writes with the same loop
+(`models.qformer_cache`).
 
 The rules are those of LAVIS' ``Blip2OPT.generate`` under transformers 4.26, with one change: where
 that counts the padded length of a batch, each sample's own prompt counts. A caption is therefore
@@ -17,7 +18,8 @@ B, times beams or samples per image), V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -30,9 +32,71 @@ from lavis_msmedcap.models.decoding_policies import (
     Sampler,
     SingleTrack,
 )
-from lavis_msmedcap.models.llm_cache import CachedLlm
+from lavis_msmedcap.models.llm_cache import CachedLlm, check_positions
 
 DEFAULT_TOP_K = 50  # LAVIS passes no top_k, so Hugging Face's default applies when sampling
+
+
+class Network(Protocol):
+    """What the loop asks of a network; R rows, V vocabulary."""
+
+    def read_prompt(self, copies: int) -> Tensor:
+        """Reads what stands in front; returns logits (B * copies, V) of the first token."""
+
+    def read_tokens(self, tokens: Tensor) -> Tensor:
+        """Reads one token (R,) per row; returns the logits (R, V) of the next."""
+
+    def reorder(self, rows: Tensor) -> None:
+        """Lets row ``i`` continue from row ``rows[i]``, which is of the same image."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """How captions are chosen; the fields are the arguments of :func:`generate`.
+
+    Raises:
+        ValueError: If they contradict each other.
+    """
+
+    eos_token_id: int
+    pad_token_id: int
+    num_beams: int = 5
+    max_new_tokens: int = 30
+    min_length: int = 1
+    do_sample: bool = False
+    top_p: float = 0.9
+    top_k: int = DEFAULT_TOP_K
+    temperature: float = 1.0
+    repetition_penalty: float = 1.0
+    length_penalty: float = 1.0
+    num_return_sequences: int = 1
+    generator: torch.Generator | None = None
+
+    def __post_init__(self) -> None:
+        _check_counts(
+            self.num_beams, self.num_return_sequences, self.max_new_tokens, self.do_sample
+        )
+        _check_sampling(self.do_sample, self.top_p, self.top_k, self.temperature)
+
+    @property
+    def is_beam_search(self) -> bool:
+        """Tells whether beams are searched; sampling uses none, as in LAVIS."""
+        return self.num_beams > 1 and not self.do_sample
+
+    def policy(self, text: RunningText) -> Policy:
+        """Returns what chooses the tokens of these rows."""
+        rules = Rules(self.eos_token_id, self.min_length, self.repetition_penalty)
+        if self.is_beam_search:
+            return BeamSearch(
+                text,
+                rules,
+                self.num_beams,
+                self.length_penalty,
+                self.num_return_sequences,
+                self.pad_token_id,
+            )
+        sampler = Sampler(self.top_p, self.top_k, self.temperature, self.generator)
+        return SingleTrack(text, rules, self.pad_token_id, sampler if self.do_sample else None)
 
 
 @torch.no_grad()
@@ -92,38 +156,61 @@ def generate(
         ValueError: If the arguments contradict each other, or prefix, prompt and caption exceed
             the model's positions.
     """
-    rules = Rules(eos_token_id, min_length, repetition_penalty)
-    searches = num_beams > 1 and not do_sample
-    copies = num_beams if searches else num_return_sequences
-    _check_counts(num_beams, num_return_sequences, max_new_tokens, do_sample)
-    _check_sampling(do_sample, top_p, top_k, temperature)
+    search = Search(
+        eos_token_id=eos_token_id,
+        pad_token_id=pad_token_id,
+        num_beams=num_beams,
+        max_new_tokens=max_new_tokens,
+        min_length=min_length,
+        do_sample=do_sample,
+        top_p=top_p,
+        top_k=top_k,
+        temperature=temperature,
+        repetition_penalty=repetition_penalty,
+        length_penalty=length_penalty,
+        num_return_sequences=num_return_sequences,
+        generator=generator,
+    )
     prompt_lengths = _check_prompt(prefix_embeds, prompt_ids, prompt_mask)
     if not prompt_lengths:
         return []
-    _check_lengths(llm, prefix_embeds.shape[1], prompt_lengths, max_new_tokens, min_length)
-
-    text = RunningText(prompt_ids, prompt_mask, prompt_lengths, copies, max_new_tokens)
-    policy: Policy
-    if searches:
-        policy = BeamSearch(
-            text, rules, num_beams, length_penalty, num_return_sequences, pad_token_id
-        )
-    elif do_sample:
-        policy = SingleTrack(
-            text, rules, pad_token_id, Sampler(top_p, top_k, temperature, generator)
-        )
-    else:
-        policy = SingleTrack(text, rules, pad_token_id, None)
-
+    check_positions(llm, prefix_embeds.shape[1], max(prompt_lengths), max_new_tokens)
     cached = CachedLlm(llm, prefix_embeds, prompt_ids, prompt_mask, max_new_tokens)
-    logits = cached.read_prompt(copies)
-    for step in range(1, max_new_tokens + 1):
+    return decode(cached, prompt_ids, prompt_mask, search)
+
+
+@torch.no_grad()
+def decode(
+    network: Network, prompt_ids: Tensor, prompt_mask: Tensor, search: Search
+) -> list[list[int]]:
+    """Writes captions with any network that keeps what it has read.
+
+    Args:
+        network: Has been given everything that stands in front of the caption.
+        prompt_ids: int64 (B, L), the tokens in front of the caption, padded on the left; they count
+            for lengths and repetition.
+        prompt_mask: int64 (B, L), at least one token in each row.
+        search: How tokens are chosen.
+
+    Returns:
+        See :func:`generate`.
+
+    Raises:
+        ValueError: If the least length cannot be reached.
+    """
+    prompt_lengths: list[int] = prompt_mask.long().sum(dim=1).tolist()
+    _check_least_length(search, prompt_lengths)
+    copies = search.num_beams if search.is_beam_search else search.num_return_sequences
+    text = RunningText(prompt_ids, prompt_mask, prompt_lengths, copies, search.max_new_tokens)
+    policy = search.policy(text)
+    logits = network.read_prompt(copies)
+    for step in range(1, search.max_new_tokens + 1):
         tokens, rows = policy.advance(logits)
-        if policy.is_done() or step == max_new_tokens:
+        if policy.is_done() or step == search.max_new_tokens:
             break
         if rows is not None:
-            cached.reorder(rows)
-        logits = cached.read_tokens(tokens)
+            network.reorder(rows)
+        logits = network.read_tokens(tokens)
     return policy.captions()
 
 
@@ -173,24 +260,10 @@ def _check_prompt(prefix_embeds: Tensor, prompt_ids: Tensor, prompt_mask: Tensor
     return lengths
 
 
-def _check_lengths(
-    llm: Any,
-    prefix_length: int,
-    prompt_lengths: Sequence[int],
-    max_new_tokens: int,
-    min_length: int,
-) -> None:
-    """Refuses lengths that cannot be reached, or that the model has no positions for."""
-    if min_length > min(prompt_lengths) + max_new_tokens:
+def _check_least_length(search: Search, prompt_lengths: Sequence[int]) -> None:
+    """Refuses a least length that cannot be reached."""
+    if search.min_length > min(prompt_lengths) + search.max_new_tokens:
         raise ValueError(
-            f"min_length is {min_length}, but prompt and caption have at most "
-            f"{min(prompt_lengths)} + {max_new_tokens} tokens; raise max_new_tokens"
-        )
-    needed = prefix_length + max(prompt_lengths) + max_new_tokens
-    # models with relative positions may have no limit
-    positions = getattr(llm.config, "max_position_embeddings", None)
-    if positions is not None and needed > positions:
-        raise ValueError(
-            f"prefix, prompt and caption need {prefix_length} + {max(prompt_lengths)} + "
-            f"{max_new_tokens} positions, the model has {positions}; lower max_new_tokens"
+            f"min_length is {search.min_length}, but prompt and caption have at most "
+            f"{min(prompt_lengths)} + {search.max_new_tokens} tokens; raise max_new_tokens"
         )

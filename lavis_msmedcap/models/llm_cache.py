@@ -12,7 +12,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lavis_msmedcap.models.key_values import reorder_tail
 from lavis_msmedcap.models.precision import own_precision
+
+
+def check_positions(llm: Any, prefix: int, prompt: int, new_tokens: int) -> None:
+    """Refuses lengths that the model has no positions for.
+
+    Raises:
+        ValueError: With the three lengths and the number of positions.
+    """
+    # models with relative positions may have no limit
+    positions = getattr(llm.config, "max_position_embeddings", None)
+    if positions is not None and prefix + prompt + new_tokens > positions:
+        raise ValueError(
+            f"prefix, prompt and caption need {prefix} + {prompt} + {new_tokens} positions, the "
+            f"model has {positions}; lower max_new_tokens"
+        )
 
 
 class CachedLlm:
@@ -115,16 +131,12 @@ class CachedLlm:
         Args:
             rows: int64 (R,).
         """
-        count = self._end - self._prompt_end
-        if count == 0:
+        if self._end == self._prompt_end:
             return
         if not isinstance(self._cache, tuple):
             self._cache.reorder_cache(rows)
-        elif self._cache[0][0].dim() == 4:
-            for layer in self._cache:
-                for states in layer:  # (R, heads, tokens so far, head width)
-                    written = states.narrow(2, self._prompt_end, count)
-                    written.copy_(written.index_select(0, rows))
+        elif self._cache[0][0].dim() == 4:  # (R, heads, tokens so far, head width)
+            reorder_tail(self._cache, rows, self._prompt_end)
         else:
             self._cache = _map_cache(self._cache, lambda s: _take_rows(s, rows, len(rows)))
 

@@ -35,10 +35,10 @@ class CaptionInputs(NamedTuple):
 
 
 class PromptInputs(NamedTuple):
-    """Prompts of one batch, for decoding.
+    """Texts of one batch, for decoding.
 
     Attributes:
-        input_ids: int64 (B, L), padded on the left.
+        input_ids: int64 (B, L), padded on the left (prompts) or right (answers).
         attention_mask: int64 (B, L), 1 for tokens, 0 for padding.
     """
 
@@ -122,6 +122,16 @@ def prompt_inputs(tokenizer: Tokenizer, prompts: Sequence[str]) -> PromptInputs:
     """
     rows = [_prompt_ids(tokenizer, prompt) for prompt in prompts]
     return PromptInputs(*_pad(rows, tokenizer.pad_token_id, left=True))
+
+
+def answer_inputs(tokenizer: Tokenizer, answers: Sequence[str]) -> PromptInputs:
+    r"""Tokenizes answers that follow a prompt: a space before, ``"\n"`` after, padded on the right.
+
+    They are the tokens that :func:`caption_inputs` puts behind a prompt.
+    """
+    end = end_of_caption_id(tokenizer)
+    rows = [[*encode(tokenizer, f" {' '.join(answer.split())}"), end] for answer in answers]
+    return PromptInputs(*_pad(rows, tokenizer.pad_token_id, left=False))
 
 
 def decode_captions(tokenizer: Tokenizer, token_lists: Sequence[Sequence[int]]) -> list[str]:

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from lavis_msmedcap.common.errors import WeightsError
 from lavis_msmedcap.common.paths import package_path
-from lavis_msmedcap.models.base import DualBranchModel, logger, plain
+from lavis_msmedcap.models.answers import format_questions, rank_answers
+from lavis_msmedcap.models.base import DualBranchModel, logger, plain, require, texts_of
 from lavis_msmedcap.models.branch import QFormerBranch
 from lavis_msmedcap.models.build import (
     build_branches,
@@ -27,6 +28,7 @@ from lavis_msmedcap.models.checkpoint_names import STAGE1_ONLY
 from lavis_msmedcap.models.checkpoints import find_checkpoint, read_any_checkpoint
 from lavis_msmedcap.models.decoding import generate
 from lavis_msmedcap.models.gradient_checkpointing import checkpoint_layers, decoder_layers
+from lavis_msmedcap.models.lemmas import lemmatize
 from lavis_msmedcap.models.llm import load_llm, missing_tokenizer_files
 from lavis_msmedcap.models.llm_files import missing_llm_files
 from lavis_msmedcap.models.llm_text import (
@@ -66,6 +68,7 @@ class MSMedCap(DualBranchModel):
         prompt: Text between the visual prefix and the caption, the same in training and generation.
         max_txt_len: Longest prompt and caption together, in tokens.
         settings: The ``model:`` section, kept for checkpoints.
+        apply_lemmatizer: `predict_answers` returns lemmas (needs spaCy).
     """
 
     # the authors' files for captioning carry the text half along
@@ -85,6 +88,7 @@ class MSMedCap(DualBranchModel):
         prompt: str = "Question: Describe the image. Answer:",
         max_txt_len: int = 64,
         settings: Mapping[str, Any] | None = None,
+        apply_lemmatizer: bool = False,
     ) -> None:
         super().__init__(branches, settings or {})
         self.opt_model = opt_model
@@ -92,6 +96,7 @@ class MSMedCap(DualBranchModel):
         self.eos_token_id = end_of_caption_id(opt_tokenizer)
         self.prompt = prompt
         self.max_txt_len = max_txt_len
+        self.apply_lemmatizer = apply_lemmatizer
 
     @property
     def opt_proj(self) -> nn.Module:
@@ -193,6 +198,78 @@ class MSMedCap(DualBranchModel):
         )
         return decode_captions(self.opt_tokenizer, tokens)
 
+    @torch.no_grad()
+    def predict_answers(
+        self,
+        samples: Mapping[str, Any],
+        num_beams: int = 5,
+        inference_method: str = "generate",
+        max_len: int = 10,
+        min_len: int = 1,
+        num_ans_candidates: int = 128,
+        answer_list: Sequence[str] | None = None,
+        prompt: str = "",
+        length_penalty: float = 0.0,
+        **_: Any,
+    ) -> list[str]:
+        """Answers questions about images; takes the arguments of BLIP-2's ``predict_answers``.
+
+        LAVIS' VQA tasks call it. BLIP-2 with OPT has it since LAVIS' main branch only, with
+        ``generate`` as its one method; ``rank`` is that of LAVIS' BLIP.
+
+        Args:
+            samples: ``image`` (see `encode_image`), ``text_input``, B questions or one, and
+                optionally ``apply_lemmatizer``.
+            num_beams: Beams of the search; 1 is greedy.
+            inference_method: ``generate`` writes answers, ``rank`` chooses from ``answer_list``.
+            max_len: Most tokens of a written answer.
+            min_len: Fewest tokens, the prompt included (as in `generate`).
+            num_ans_candidates: Ranking compares this many answers of the list in full.
+            answer_list: Answers to choose from.
+            prompt: Text around the question, as ``"Question: {} Short answer:"``; empty: none.
+            length_penalty: Exponent of the length that beam scores are divided by.
+            **_: Arguments of other VQA models, which mean nothing here.
+
+        Returns:
+            B answers, in the order of the batch.
+
+        Raises:
+            ValueError: If an input or the list of answers is absent, or the method or prompt is
+                none of the above.
+            MSMedCapError: If lemmas are asked for and spaCy is not there.
+        """
+        require(samples, ("image", "text_input"), "predict_answers")
+        prompts = format_questions(texts_of(samples), prompt)
+        if inference_method == "generate":
+            answers = self.generate(
+                {"image": samples["image"], "prompt": prompts},
+                num_beams=num_beams,
+                max_length=max_len,
+                min_length=min_len,
+                length_penalty=length_penalty,
+            )
+        elif inference_method == "rank":
+            if answer_list is None:
+                raise ValueError(
+                    "inference_method 'rank' needs answer_list, which comes from the dataset; "
+                    "or set run.inference_method to generate"
+                )
+            inputs = prompt_inputs(self.opt_tokenizer, prompts)
+            answers = rank_answers(
+                self.opt_model,
+                self.opt_tokenizer,
+                self.visual_prefix(samples["image"]),
+                inputs.input_ids.to(self.device),
+                inputs.attention_mask.to(self.device),
+                answer_list,
+                num_ans_candidates,
+            )
+        else:
+            raise ValueError(f"inference_method is {inference_method!r}; expected generate or rank")
+        if self.apply_lemmatizer or samples.get("apply_lemmatizer"):
+            return lemmatize(answers)
+        return answers
+
     def _prompts(self, samples: Mapping[str, Any], count: int) -> list[str]:
         """Returns one prompt per sample."""
         prompt: str | Sequence[str] = samples.get("prompt", self.prompt)
@@ -262,6 +339,7 @@ class MSMedCap(DualBranchModel):
             settings["prompt"],
             settings["max_txt_len"],
             settings,
+            settings.get("apply_lemmatizer", False),
         )
         if settings.get("load_finetuned"):
             model.load_checkpoint(settings["finetuned"])

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from omegaconf import OmegaConf
+from tiny_models import spread
 from torch import Tensor
 
 from lavis_msmedcap.common.errors import WeightsError
@@ -155,3 +156,29 @@ def test_blip2_normalised_image_is_taken_with_one_warning(
     assert sum("without the detail" in record.message for record in caplog.records) == 1
     with pytest.raises(ValueError, match="expected the packed views"):
         model.extract_features({"image": torch.zeros(2, 3, 16)}, mode="image")
+
+
+@pytest.mark.parametrize("branch", ["clip", "sam"])
+@pytest.mark.parametrize("beams", [1, 3])
+def test_a_q_former_writes_by_itself(
+    stage1_settings: dict[str, Any], packed_images: Tensor, branch: str, beams: int
+) -> None:
+    model = build(stage1_settings).eval()
+    spread(model)
+    arguments = {"num_beams": beams, "max_length": 8, "min_length": 3, "branch": branch}
+    together = model.generate({"image": packed_images}, **arguments)
+    alone = [model.generate({"image": image[None]}, **arguments)[0] for image in packed_images]
+    assert together == alone
+    assert len(set(together)) > 1
+
+
+def test_what_generate_lacks_is_a_clear_error(
+    stage1_settings: dict[str, Any], packed_images: Tensor
+) -> None:
+    model = build(stage1_settings).eval()
+    with pytest.raises(ValueError, match="must be clip or sam, not fused"):
+        model.generate({"image": packed_images}, branch="fused")
+    with pytest.raises(ValueError, match=r"generate needs samples\['image'\]"):
+        model.generate({"text_input": TEXTS})
+    with pytest.raises(ValueError, match="min_length is 10"):
+        model.generate({"image": packed_images}, max_length=5)

@@ -55,6 +55,20 @@ def _write_opt(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config))
 
 
+@torch.no_grad()
+def spread(module: torch.nn.Module, seed: int = 0) -> None:
+    """Redraws all matrices so large that outputs differ from image to image and step to step.
+
+    The initial spread of BERT leaves every score alike, and its draws depend on the version of
+    transformers.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    for _, parameter in sorted(module.named_parameters()):
+        if parameter.ndim > 1:
+            drawn = torch.randn(parameter.shape, generator=generator)
+            parameter.copy_(drawn * 2 / parameter[0].numel() ** 0.5)
+
+
 @pytest.fixture(scope="session")
 def tiny_assets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("tiny_assets")
