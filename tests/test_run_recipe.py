@@ -20,12 +20,17 @@ GENERAL, MEDICAL = ALL[:1], ALL[1:]
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The shipped stage-1 configuration, independent of the weights that ship with it."""
+    """The shipped stage-1 configuration, independent of the weights that ship with it.
+
+    COCO is for training only, as at the paper's scale.
+    """
     folder = tmp_path_factory.mktemp("sound")
     (folder / "vocab.txt").write_text("[PAD]\n[UNK]\n")
     encoders = {name: {"encoder": {"weights": None}} for name in ("clip", "sam")}
     model = {"qformer": {"tokenizer": str(folder)}, "branches": encoders}
-    config = merge(read_yaml(packaged_configs()[PRETRAIN]), {"model": model})
+    datasets = {"coco2014_caption": {"build_info": {"annotations": {"val": None}}}}
+    own = {"model": model, "datasets": datasets}
+    config = merge(read_yaml(packaged_configs()[PRETRAIN]), own)
     path = folder / "run.yaml"
     path.write_text(yaml.safe_dump(config, sort_keys=False))
     return path
@@ -42,7 +47,7 @@ def resolve(path: Path, *options: str) -> RunConfig:
     [
         ([], ALL, ["val"]),
         (["model.branches.clip=null"], ALL, ["val"]),
-        # the demo's COCO is for training only, as in the paper: nothing is left to validate on
+        # nothing is left to validate on
         (["model.branches.sam=null"], GENERAL, []),
         (["model.branches.sam.train_on=[general]"], GENERAL, []),
         (["model.branches.clip=null", "model.branches.sam.train_on=[medical]"], MEDICAL, ["val"]),

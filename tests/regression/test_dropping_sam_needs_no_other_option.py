@@ -18,3 +18,4 @@ def test_the_datasets_that_are_left_over_are_left_out(
     config, problems = resolve_run_config(PRETRAIN, ["model.branches.sam=null"])
     assert problems == []
     assert list(config.datasets_cfg) == ["coco2014_caption"]
+    assert list(config.run_cfg.valid_splits) == ["val"]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
-from tokenizers import BertWordPieceTokenizer, ByteLevelBPETokenizer
+from tokenizers import ByteLevelBPETokenizer
 
 from lavis_msmedcap.imaging.views import pack_views
 from lavis_msmedcap.models.opt import build_opt
@@ -20,6 +20,7 @@ SENTENCES = [
     "two red circles above a blue square",
     "Question: Describe the image. Answer: a radiograph of the hand\n",
 ]
+BERT_SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 OPT_SPECIALS = ["<s>", "<pad>", "</s>", "<unk>"]
 
 
@@ -73,11 +74,18 @@ def spread(module: torch.nn.Module, seed: int = 0) -> None:
 def tiny_assets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("tiny_assets")
     _write_opt(root / "opt")
-    wordpiece = BertWordPieceTokenizer()
-    wordpiece.train_from_iterator(SENTENCES, vocab_size=120, min_frequency=1, show_progress=False)
     (root / "qformer").mkdir()
-    wordpiece.save_model(str(root / "qformer"))
+    (root / "qformer" / "vocab.txt").write_text("\n".join(_word_pieces()) + "\n")
     return root
+
+
+def _word_pieces() -> list[str]:
+    """Special tokens, characters and words; a trained vocabulary differs from run to run."""
+    words = sorted(set(" ".join(SENTENCES).lower().replace(":", " : ").replace(".", " . ").split()))
+    characters = sorted(set("".join(words)))
+    return list(
+        dict.fromkeys([*BERT_SPECIALS, *characters, *(f"##{c}" for c in characters), *words])
+    )
 
 
 @pytest.fixture
