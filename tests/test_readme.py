@@ -15,6 +15,7 @@ from config_problems import other_problems
 from environments import ROOT, Environment
 from PIL import Image
 
+from lavis_msmedcap.models.weight_catalog import CATALOG
 from lavis_msmedcap.run_config import resolve_run_config
 from lavis_msmedcap.run_sources import packaged_configs
 
@@ -102,6 +103,36 @@ def run_config_printer(place: Place, config: str) -> None:
     assert "# checked: no problems" in place.output("-m", "lavis_msmedcap.cli", "config", config)
 
 
+def run_command_line(place: Place, words: str) -> None:
+    place.output("-m", "lavis_msmedcap.cli", *words.split())
+
+
+def run_doctor(place: Place) -> None:
+    assert "Python" in place.output("-m", "lavis_msmedcap.cli", "doctor")
+
+
+def run_conversion(place: Place, words: str) -> None:
+    run_command_line(place, words)
+    assert (place.folder / words.split()[2]).stat().st_size > 0
+
+
+def check_row(_: Place | None, config: str) -> None:
+    """tests/test_end_to_end.py runs one."""
+    assert config in packaged_configs()
+
+
+def check_catalog(_: Place | None, names: str) -> None:
+    """Downloads nothing: tests/test_weights_command.py does, from a server of its own."""
+    assert set(names.split()) <= set(CATALOG)
+
+
+def check_modern(_: Place | None) -> None:
+    """tools/check_versions.sh makes such an environment and runs tests in it."""
+    script = (ROOT / "tools" / "check_versions.sh").read_text(encoding="utf-8")
+    assert "-r requirements/modern.txt" in script
+    assert "--no-deps --ignore-requires-python salesforce-lavis==1.0.2 ." in script
+
+
 def check_make_target(_: Place | None, target: str) -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     assert re.search(rf"^{target}:.*##", makefile, re.MULTILINE), f"no target {target}"
@@ -122,12 +153,20 @@ Handler = Callable[..., None]
 CHECKS: dict[str, Handler] = {
     r"make (\w+)": check_make_target,
     r"pip install( -e)? \.": check_installed_elsewhere,
-    r"pip install|(?:python|torchrun) -m lavis\.(?:train|evaluate)": is_only_named,
+    r"pip install -r requirements/modern\.txt": check_modern,
+    r"pip install --no-deps .* salesforce-lavis==1\.0\.2 \.": check_modern,
+    r"msmedcap weights get (.*) --to weights": check_catalog,
+    r"python -m lavis\.train --cfg-path (\S+/table1/\S+\.yaml)": check_row,
+    r"msmedcap (?:memory|weights get)|pip install": is_only_named,
+    r"(?:python|torchrun) -m lavis\.(?:train|evaluate)": is_only_named,
 }
 RUNS: dict[str, Handler] = {
     r"python -m (lavis\.(?:train|evaluate)) --cfg-path (\S+\.yaml)": run_module,
     r"torchrun --nproc_per_node=\d+ -m (lavis\.train) --cfg-path \.\.\.": run_torchrun,
     r"msmedcap config (\S+)": run_config_printer,
+    r"msmedcap ((?:weights list|memory --cfg-path).*)": run_command_line,
+    r"msmedcap doctor": run_doctor,
+    r"msmedcap (convert-checkpoint .*)": run_conversion,
     r"python -m lavis_msmedcap\.evaluation\.phantom_check (\S+)": run_phantom_check,
 }
 
@@ -159,7 +198,7 @@ def test_the_commands_run_one_after_the_other(plugged_in: Environment, tmp_path:
     place = Place(plugged_in, tmp_path)
     used = set()
     for command in commands_of(README):
-        found = match(command, RUNS)
+        found = None if match(command, CHECKS) else match(command, RUNS)
         if found:
             handler, arguments = found
             handler(place, *arguments)
@@ -264,7 +303,11 @@ def test_there_are_options() -> None:
 
 SUFFIXES = ("md", "py", "yaml", "toml", "cff", "csv", "html", "json", "safetensors")
 PATH = re.compile(rf"[\w.-]+(/[\w.-]+)*/|[\w.-]+(/[\w.-]+)+|[\w-]+\.({'|'.join(SUFFIXES)})")
-MADE_BY_RUNS = {"metrics.csv", "report.html"}  # test_the_commands_run_one_after_the_other
+MADE_BY_RUNS = {
+    "metrics.csv",
+    "report.html",
+    "weights/",
+}  # test_the_commands_run_one_after_the_other
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
