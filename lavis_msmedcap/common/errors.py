@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 
@@ -68,8 +69,8 @@ class WeightsError(MSMedCapError, RuntimeError):
 class ArgumentError(MSMedCapError, ValueError):
     """An argument that cannot work, told under the name that its giver knows.
 
-    Functions of ours take LAVIS' arguments and hand them on under other names. What calls such a
-    function catches the error and raises it `renamed`.
+    An argument has another name in LAVIS' methods than in the functions below them, and another in
+    a configuration; `told_as` translates on the way up.
 
     Args:
         message: The problem; names of arguments stand in braces, as in ``"{max_length} is 0"``.
@@ -94,6 +95,22 @@ class ArgumentError(MSMedCapError, ValueError):
 class _Names(dict[str, str]):
     def __missing__(self, name: str) -> str:
         return name
+
+
+@contextlib.contextmanager
+def told_as(names: Mapping[str, str]) -> Iterator[None]:
+    """Tells an `ArgumentError` of a ``with`` block under the caller's names.
+
+    Args:
+        names: The caller's names by those of the function that it calls.
+
+    Raises:
+        ArgumentError: The same problem.
+    """
+    try:
+        yield
+    except ArgumentError as error:
+        raise error.renamed(names) from None
 
 
 class NotFiniteOutputError(MSMedCapError, ArithmeticError):
