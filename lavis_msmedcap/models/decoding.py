@@ -234,11 +234,12 @@ def _check_counts(
     num_beams: int, num_return_sequences: int, max_new_tokens: int, do_sample: bool
 ) -> None:
     """Refuses numbers of beams, captions and tokens that contradict each other."""
-    for name, value in (
-        ("num_beams", num_beams),
-        ("num_return_sequences", num_return_sequences),
-        ("max_new_tokens", max_new_tokens),
-    ):
+    counts: dict[str, Any] = {  # notebooks are not type-checked
+        "num_beams": num_beams,
+        "num_return_sequences": num_return_sequences,
+        "max_new_tokens": max_new_tokens,
+    }
+    for name, value in counts.items():
         if not isinstance(value, Integral) or value < 1:
             raise ArgumentError(f"{{{name}}} is {value}; expected a whole number, at least 1")
     if not do_sample and num_return_sequences > num_beams:
