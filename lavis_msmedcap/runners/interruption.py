@@ -37,7 +37,7 @@ def describe_interruption(
     return "\n".join(
         [
             place,
-            f"last checkpoint: {written}",
+            f"checkpoints: {written}",
             f"{NO_RESUME}, but you can",
             *(f"  - {use}" for use in uses),
         ]
