@@ -107,8 +107,8 @@ def guarded(action: Callable[[], int | None]) -> int:
             time.sleep(PATIENCE)
         sys.stderr.write(f"error: {error}\n")
         return EXIT_WRONG_INPUT
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted\n")
+    except KeyboardInterrupt as stop:  # an `Interruption` has something to say
+        sys.stderr.write("\n".join(["interrupted", *map(str, stop.args)]) + "\n")
         return EXIT_INTERRUPTED
 
 

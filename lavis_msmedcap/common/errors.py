@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 
 class MSMedCapError(Exception):
-    """Base class of all errors that this package raises on purpose."""
+    """Base class of all errors that this package raises on purpose.
+
+    They pass between processes: a copy is made from message and attributes, without the
+    constructor, which may take something else than the message.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Tells pickle how to copy the error."""
+        return _copy, (type(self), self.args, self.__dict__)
+
+
+def _copy(kind: type[MSMedCapError], args: tuple[Any, ...], state: dict[str, Any]) -> MSMedCapError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(state)
+    return error
 
 
 class ConfigError(MSMedCapError, ValueError):
@@ -48,3 +64,75 @@ class BadImageError(DataError):
 
 class WeightsError(MSMedCapError, RuntimeError):
     """A weights file that is missing, damaged, or does not fit the network it is loaded into."""
+
+
+class ArgumentError(MSMedCapError, ValueError):
+    """An argument that cannot work, told under the name that its giver knows.
+
+    An argument has another name in LAVIS' methods than in the functions below them, and another in
+    a configuration; `told_as` translates on the way up.
+
+    Args:
+        message: The problem; names of arguments stand in braces, as in ``"{max_length} is 0"``.
+        names: What to write for a name; without an entry, the name itself.
+    """
+
+    def __init__(self, message: str, names: Mapping[str, str] | None = None) -> None:
+        self.message = message
+        self.names = dict(names or {})
+        super().__init__(message.format_map(_Names(self.names)))
+
+    def renamed(self, names: Mapping[str, str]) -> ArgumentError:
+        """Returns the error for one caller further up.
+
+        Args:
+            names: The caller's names by those of the function that it called.
+        """
+        known = {name: names.get(told, told) for name, told in self.names.items()}
+        return ArgumentError(self.message, {**names, **known})
+
+
+class _Names(dict[str, str]):
+    def __missing__(self, name: str) -> str:
+        return name
+
+
+@contextlib.contextmanager
+def told_as(names: Mapping[str, str]) -> Iterator[None]:
+    """Tells an `ArgumentError` of a ``with`` block under the caller's names.
+
+    Args:
+        names: The caller's names by those of the function that it calls.
+
+    Raises:
+        ArgumentError: The same problem.
+    """
+    try:
+        yield
+    except ArgumentError as error:
+        raise error.renamed(names) from None
+
+
+class NotFiniteOutputError(MSMedCapError, ArithmeticError):
+    """A network that gives nan or infinite values where captions are written from them.
+
+    Args:
+        images: The images at fault, as indices into the batch, counted from 0.
+        labels: What to call them instead, for example their ids.
+    """
+
+    def __init__(self, images: Sequence[int], labels: Sequence[str] | None = None) -> None:
+        self.images = list(images)
+        if labels is None:
+            which = f"image {', '.join(map(str, images))} of the batch (counted from 0)"
+        else:
+            which = f"image {', '.join(labels)}"
+        super().__init__(
+            f"{which}: the network gives nan or infinite values, from which no caption can be "
+            "written. Look at the image; if it is fine, at the weights, or compute in a type of "
+            "larger range (run.amp: off, model.llm.precision: fp32 or bf16)"
+        )
+
+
+class Interruption(KeyboardInterrupt):
+    """Ctrl-C during a run, with what the user needs to know: what there is, and how to use it."""

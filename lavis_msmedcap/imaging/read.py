@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from lavis_msmedcap.common.errors import BadImageError
+from lavis_msmedcap.common.errors import BadImageError, DataError
 
 _TRANSPARENT_MODES = ("RGBA", "RGBa", "LA", "PA")
 _ORIENTATION_TAG = 0x0112
@@ -102,7 +102,11 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
     Returns:
         An image in mode "RGB" of the same size; the same object if nothing had to change.
+
+    Raises:
+        DataError: If it is something else than a Pillow image, or has no pixels.
     """
+    _check_picture(image)
     if image.mode.startswith("I") or image.mode == "F":
         return Image.fromarray(to_uint8(np.asarray(image))).convert("RGB")
     if image.mode in _TRANSPARENT_MODES or "transparency" in image.info:
@@ -138,6 +142,19 @@ def to_uint8(values: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
     span = (high - low) or 1.0
     scaled = np.where(finite, (np.where(finite, wide, low) - low) * (255.0 / span), 0.0)
     return np.rint(scaled).astype(np.uint8)
+
+
+def _check_picture(image: object) -> None:
+    """Refuses what is no picture. Arrays too: whether their order is RGB (cv2: BGR) is unknown."""
+    if not isinstance(image, Image.Image):
+        raise DataError(
+            f"the picture is of type {type(image).__name__}; expected a PIL image: of a file, "
+            "Image.open(path).convert('RGB'); of a uint8 array (H, W, 3) in the order RGB, "
+            "Image.fromarray(array)"
+        )
+    if 0 in image.size:
+        width, height = image.size
+        raise DataError(f"the picture has {width} x {height} pixels; expected at least one")
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -127,7 +127,8 @@ def unpack_views(packed: Tensor) -> Views:
         The views of the batch; B is 1 for a single image.
 
     Raises:
-        DataError: If the tensor was not made by `pack_views`, or its images differ in view size.
+        DataError: If the tensor was not made by `pack_views`, its images differ in view size, or
+            there is none.
     """
     if packed.dtype != torch.uint8 or packed.dim() not in (1, 2):
         raise DataError(
@@ -135,6 +136,8 @@ def unpack_views(packed: Tensor) -> Views:
             "make them with the msmedcap_image_train or msmedcap_image_eval processor"
         )
     batch = packed.unsqueeze(0) if packed.dim() == 1 else packed
+    if not len(batch):
+        raise DataError("the batch of packed views is empty; expected at least one image")
     header = _decode_header(batch)  # (B, 8)
     clip_size, sam_size = _check_header(header, batch.shape[1])
     clip_end = _HEADER_BYTES + 3 * clip_size * clip_size
@@ -237,7 +240,7 @@ def _check_header(header: Tensor, length: int) -> tuple[int, int]:
     kinds = {tuple(row[:4]) for row in header.tolist()}  # the only transfer to the CPU
     if len(kinds) > 1:
         raise DataError(f"the images of a batch differ in (magic, version, S, T): {sorted(kinds)}")
-    magic, version, clip_size, sam_size = kinds.pop() if kinds else (0, 0, 0, 0)
+    magic, version, clip_size, sam_size = kinds.pop()
     expected = _HEADER_BYTES + 3 * (clip_size**2 + sam_size**2)
     if (magic, version) != (MAGIC, VERSION) or length != expected:
         raise DataError(

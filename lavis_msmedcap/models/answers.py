@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lavis_msmedcap.models.llm_cache import CachedLlm, check_positions
 from lavis_msmedcap.models.llm_text import Tokenizer, answer_inputs
+from lavis_msmedcap.models.logits import refuse_nonfinite
 
 PLACE = "{}"
 
@@ -69,6 +70,7 @@ def rank_answers(
     Raises:
         ValueError: If there is no answer to choose from, none may be compared, or prefix, prompt
             and answer exceed the model's positions.
+        NotFiniteOutputError: If the model gives nan or infinite logits for an image.
     """
     if not answers or num_candidates < 1:
         raise ValueError(
@@ -76,13 +78,15 @@ def rank_answers(
             "least one of each"
         )
     ids, mask = (tensor.to(prefix.device) for tensor in answer_inputs(tokenizer, answers))  # (K, T)
-    check_positions(llm, prefix.shape[1], prompt_ids.shape[1], ids.shape[1])
+    cure = "shorten the answers"
+    check_positions(llm, prefix.shape[1], prompt_ids.shape[1], ids.shape[1], cure)
     count = min(num_candidates, len(answers))
     chosen = []
     for row in range(len(prefix)):
         part = slice(row, row + 1)
         cached = CachedLlm(llm, prefix[part], prompt_ids[part], prompt_mask[part], ids.shape[1])
         logits = cached.read_prompt(count)  # (count, V), all rows alike
+        refuse_nonfinite(logits, count, first_image=row)
         first = logits[0].log_softmax(dim=-1)[ids[:, 0]]  # (K,)
         best = first.topk(count).indices
         scores = _log_probability(cached, logits, ids[best], mask[best])

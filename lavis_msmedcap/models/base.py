@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, ClassVar, cast
 
 import torch
@@ -59,20 +59,49 @@ AUTHORS_CURE = (
     " The SAM branch of the authors' checkpoints reads channels: "
     "model.branches.sam.encoder.tokens=channel."
 )
+EXPECTED_IMAGE = (
+    "the packed views of msmedcap_image_eval, uint8 (B, n), or a CLIP-normalised float tensor "
+    "(B, 3, H, W)"
+)
+IMAGE_CURE = (
+    "vis['eval'](picture).unsqueeze(0) makes it of one picture, torch.stack of several, with vis "
+    "from load_model_and_preprocess"
+)
 FUSED = "fused"  # in the place of a branch name: all branches together
 
 logger = logging.getLogger(__name__)
 
 
-def require(samples: Mapping[str, Any], keys: Iterable[str], what: str) -> None:
+def require(samples: Any, keys: Collection[str], what: str) -> None:
     """Checks that samples hold what a call needs.
 
     Raises:
-        ValueError: Naming the call and the first key that is absent or None.
+        ValueError: Naming the call and the first key that is absent or None, or what is not a
+            tensor in the place of the image.
     """
+    if not isinstance(samples, Mapping):
+        raise ValueError(
+            f"{what} needs samples, a dictionary such as {{'image': ...}}, and got "
+            f"{type(samples).__name__}; {IMAGE_CURE}"
+        )
     absent = [key for key in keys if samples.get(key) is None]
     if absent:
-        raise ValueError(f"{what} needs samples[{absent[0]!r}]")
+        cure = f", {EXPECTED_IMAGE}; {IMAGE_CURE}" if absent[0] == "image" else ""
+        raise ValueError(f"{what} needs samples[{absent[0]!r}]{cure}")
+    if "image" in keys:
+        require_tensor(samples["image"])
+
+
+def require_tensor(image: Any) -> None:
+    """Checks that an image is a tensor.
+
+    Raises:
+        ValueError: Saying what it is, what was expected, and what makes that.
+    """
+    if not isinstance(image, Tensor):
+        raise ValueError(
+            f"image is of type {type(image).__name__}; expected {EXPECTED_IMAGE}; {IMAGE_CURE}"
+        )
 
 
 def texts_of(samples: Mapping[str, Any]) -> list[str]:
@@ -196,6 +225,7 @@ class DualBranchModel(BaseModel):
         Raises:
             ValueError: If ``image`` is neither.
         """
+        require_tensor(image)
         names = list(self.branches) if names is None else list(names)
         image = image.to(self.device)
         if self._feature_cache is None or image.dim() != 2:
@@ -241,9 +271,8 @@ class DualBranchModel(BaseModel):
             return self._views_of_blip2_image(image, names)
         if image.dim() != 2:
             raise ValueError(
-                f"image has shape {tuple(image.shape)} and dtype {image.dtype}; expected the "
-                "packed views of msmedcap_image_eval, uint8 (B, n), or a CLIP-normalised float "
-                "tensor (B, 3, H, W)"
+                f"image has shape {tuple(image.shape)} and dtype {image.dtype}; expected "
+                f"{EXPECTED_IMAGE}; {IMAGE_CURE}"
             )
         packed = unpack_views(image)
         views = {}

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from transformers import BatchEncoding, BertTokenizer
 
 from lavis_msmedcap.common.distributed import global_max
+from lavis_msmedcap.common.errors import ArgumentError, told_as
 from lavis_msmedcap.common.paths import package_path
 from lavis_msmedcap.models.base import FUSED, DualBranchModel, plain, require, texts_of
 from lavis_msmedcap.models.branch import QFormerBranch
@@ -104,6 +105,7 @@ class Blip2DualQformer(DualBranchModel):
             sums over branches), ``logs`` (detached scalars per branch and objective) and
             ``per_sample`` (detached (B,), nan where a sample took no part).
         """
+        require(samples, ("image", "text_input"), "training")
         rows = {name: self._rows(name, samples) for name in self.branches}
         active = [name for name, index in rows.items() if len(index)]
         if not active:
@@ -195,28 +197,33 @@ class Blip2DualQformer(DualBranchModel):
             B captions.
 
         Raises:
-            ValueError: If the branch is unknown or ``fused``, the image is absent, or the numbers
-                contradict each other.
+            ValueError: If the branch is unknown or ``fused``, or the image is absent or no tensor.
+            ArgumentError: If numbers contradict each other, or the Q-Former has too few positions.
+            NotFiniteOutputError: If the network gives nan or infinite values for an image.
         """
         require(samples, ("image",), "generate")
         names = self.chosen_branches(branch, default=self.primary)
         if len(names) > 1:
             raise ValueError("a Q-Former writes by itself: branch must be clip or sam, not fused")
+        if not len(samples["image"]):
+            return []
         part, start_id = self.branch(names[0]), self.tokenizer.bos_token_id
+        _check_length(max_length, part.qformer.config.max_position_embeddings)
         image = self.encode_image(samples["image"], names)[names[0]]
         start = image.atts.new_full((len(image.atts), 1), start_id)
-        search = Search(
-            eos_token_id=self.tokenizer.sep_token_id,
-            pad_token_id=self.tokenizer.pad_token_id,
-            num_beams=1 if use_nucleus_sampling else num_beams,
-            max_new_tokens=max_length - 1,
-            min_length=min_length,
-            do_sample=use_nucleus_sampling,
-            top_p=top_p,
-            repetition_penalty=repetition_penalty,
-        )
         network = CachedQFormer(part.qformer, part.query_tokens, image, start_id)
-        tokens = decode(network, start, torch.ones_like(start), search)
+        with told_as({"max_new_tokens": "max_length"}):
+            search = Search(
+                eos_token_id=self.tokenizer.sep_token_id,
+                pad_token_id=self.tokenizer.pad_token_id,
+                num_beams=1 if use_nucleus_sampling else num_beams,
+                max_new_tokens=max_length - 1,
+                min_length=min_length,
+                do_sample=use_nucleus_sampling,
+                top_p=top_p,
+                repetition_penalty=repetition_penalty,
+            )
+            tokens = decode(network, start, torch.ones_like(start), search)
         return self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
 
     @torch.no_grad()
@@ -358,3 +365,12 @@ class Blip2DualQformer(DualBranchModel):
     def backbone_needs(cls, settings: Mapping[str, Any]) -> list[Need]:
         """Lists the published weights that a configuration names."""
         return weight_needs(settings, cls.STAGE)
+
+
+def _check_length(max_length: int, positions: int) -> None:
+    """Refuses captions without room for a token beside [DEC], or longer than the Q-Former takes."""
+    if not 2 <= max_length <= positions:
+        raise ArgumentError(
+            f"{{max_length}} is {max_length}; expected at least 2, because [DEC] counts, and at "
+            f"most {positions}, the positions of the Q-Former"
+        )

@@ -17,13 +17,16 @@ B, times beams or samples per image), V vocabulary.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from lavis_msmedcap.common.errors import ArgumentError
 from lavis_msmedcap.models.decoding_policies import (
     BeamSearch,
     Policy,
@@ -33,8 +36,11 @@ from lavis_msmedcap.models.decoding_policies import (
     SingleTrack,
 )
 from lavis_msmedcap.models.llm_cache import CachedLlm, check_positions
+from lavis_msmedcap.models.logits import refuse_nonfinite
 
 DEFAULT_TOP_K = 50  # LAVIS passes no top_k, so Hugging Face's default applies when sampling
+# length ** length_penalty and a score divided by it stay far inside the range of a float64
+LARGEST_EXPONENT = 600.0
 
 
 class Network(Protocol):
@@ -55,7 +61,7 @@ class Search:
     """How captions are chosen; the fields are the arguments of :func:`generate`.
 
     Raises:
-        ValueError: If they contradict each other.
+        ArgumentError: If they contradict each other.
     """
 
     eos_token_id: int
@@ -76,6 +82,11 @@ class Search:
         _check_counts(
             self.num_beams, self.num_return_sequences, self.max_new_tokens, self.do_sample
         )
+        if not 0.0 < self.repetition_penalty < math.inf:
+            raise ArgumentError(
+                f"{{repetition_penalty}} is {self.repetition_penalty}; expected a number above 0 "
+                "(1 changes nothing, more discourages repetition)"
+            )
         _check_sampling(self.do_sample, self.top_p, self.top_k, self.temperature)
 
     @property
@@ -153,8 +164,10 @@ def generate(
         and end token.
 
     Raises:
-        ValueError: If the arguments contradict each other, or prefix, prompt and caption exceed
+        ArgumentError: If the arguments contradict each other, or prefix, prompt and caption exceed
             the model's positions.
+        NotFiniteOutputError: If the model gives nan or infinite logits for an image.
+        ValueError: If the tensors do not belong together.
     """
     search = Search(
         eos_token_id=eos_token_id,
@@ -196,15 +209,18 @@ def decode(
         See :func:`generate`.
 
     Raises:
-        ValueError: If the least length cannot be reached.
+        ArgumentError: If the least length cannot be reached, or the length penalty is out of range.
+        NotFiniteOutputError: If the network gives nan or infinite logits for an image.
     """
     prompt_lengths: list[int] = prompt_mask.long().sum(dim=1).tolist()
     _check_least_length(search, prompt_lengths)
+    _check_length_penalty(search, max(prompt_lengths))
     copies = search.num_beams if search.is_beam_search else search.num_return_sequences
     text = RunningText(prompt_ids, prompt_mask, prompt_lengths, copies, search.max_new_tokens)
     policy = search.policy(text)
     logits = network.read_prompt(copies)
     for step in range(1, search.max_new_tokens + 1):
+        refuse_nonfinite(logits, copies)
         tokens, rows = policy.advance(logits)
         if policy.is_done() or step == search.max_new_tokens:
             break
@@ -218,17 +234,18 @@ def _check_counts(
     num_beams: int, num_return_sequences: int, max_new_tokens: int, do_sample: bool
 ) -> None:
     """Refuses numbers of beams, captions and tokens that contradict each other."""
-    for name, value in (
-        ("num_beams", num_beams),
-        ("num_return_sequences", num_return_sequences),
-        ("max_new_tokens", max_new_tokens),
-    ):
-        if value < 1:
-            raise ValueError(f"{name} is {value}; expected at least 1")
+    counts: dict[str, Any] = {  # notebooks are not type-checked
+        "num_beams": num_beams,
+        "num_return_sequences": num_return_sequences,
+        "max_new_tokens": max_new_tokens,
+    }
+    for name, value in counts.items():
+        if not isinstance(value, Integral) or value < 1:
+            raise ArgumentError(f"{{{name}}} is {value}; expected a whole number, at least 1")
     if not do_sample and num_return_sequences > num_beams:
-        raise ValueError(
-            f"num_return_sequences is {num_return_sequences} with num_beams {num_beams}; a search "
-            "returns at most one caption per beam: raise num_beams, or sample"
+        raise ArgumentError(
+            f"{{num_return_sequences}} is {num_return_sequences} with {{num_beams}} {num_beams}; a "
+            "search returns at most one caption per beam: raise {num_beams}, or sample"
         )
 
 
@@ -237,11 +254,11 @@ def _check_sampling(do_sample: bool, top_p: float, top_k: int, temperature: floa
     if not do_sample:
         return
     if not 0.0 < top_p <= 1.0:
-        raise ValueError(f"top_p is {top_p}; expected a probability above 0 and at most 1")
-    if temperature <= 0.0:
-        raise ValueError(f"temperature is {temperature}; expected more than 0")
+        raise ArgumentError(f"{{top_p}} is {top_p}; expected a probability above 0 and at most 1")
+    if not 0.0 < temperature < math.inf:
+        raise ArgumentError(f"{{temperature}} is {temperature}; expected more than 0")
     if top_k < 0:
-        raise ValueError(f"top_k is {top_k}; expected at least 1, or 0 for no limit")
+        raise ArgumentError(f"{{top_k}} is {top_k}; expected at least 1, or 0 for no limit")
 
 
 def _check_prompt(prefix_embeds: Tensor, prompt_ids: Tensor, prompt_mask: Tensor) -> list[int]:
@@ -263,7 +280,21 @@ def _check_prompt(prefix_embeds: Tensor, prompt_ids: Tensor, prompt_mask: Tensor
 def _check_least_length(search: Search, prompt_lengths: Sequence[int]) -> None:
     """Refuses a least length that cannot be reached."""
     if search.min_length > min(prompt_lengths) + search.max_new_tokens:
-        raise ValueError(
-            f"min_length is {search.min_length}, but prompt and caption have at most "
-            f"{min(prompt_lengths)} + {search.max_new_tokens} tokens; raise max_new_tokens"
+        raise ArgumentError(
+            f"{{min_length}} is {search.min_length}, but prompt and caption have at most "
+            f"{min(prompt_lengths)} + {search.max_new_tokens} tokens; raise {{max_new_tokens}}, or "
+            "lower {min_length}"
+        )
+
+
+def _check_length_penalty(search: Search, longest_prompt: int) -> None:
+    """Refuses an exponent with which the score of a long caption leaves the range of a float."""
+    if not search.is_beam_search:
+        return
+    longest = longest_prompt + search.max_new_tokens  # at least 2
+    limit = LARGEST_EXPONENT / math.log(longest)
+    if not abs(search.length_penalty) <= limit:
+        raise ArgumentError(
+            f"{{length_penalty}} is {search.length_penalty}; for prompt and caption of up to "
+            f"{longest} tokens expected between {-limit:.0f} and {limit:.0f}"
         )

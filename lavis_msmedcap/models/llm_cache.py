@@ -12,23 +12,39 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lavis_msmedcap.common.errors import ArgumentError
 from lavis_msmedcap.models.key_values import reorder_tail
 from lavis_msmedcap.models.precision import own_precision
 
 
-def check_positions(llm: Any, prefix: int, prompt: int, new_tokens: int) -> None:
+def check_positions(
+    llm: Any, prefix: int, prompt: int, new_tokens: int, cure: str = "lower {max_new_tokens}"
+) -> None:
     """Refuses lengths that the model has no positions for.
 
+    Args:
+        llm: Causal language model of Hugging Face's interface.
+        prefix: P.
+        prompt: Tokens of the longest prompt.
+        new_tokens: Tokens behind the prompt.
+        cure: How to have fewer of these.
+
     Raises:
-        ValueError: With the three lengths and the number of positions.
+        ArgumentError: With the three lengths, the number of positions and what to shorten.
     """
     # models with relative positions may have no limit
     positions = getattr(llm.config, "max_position_embeddings", None)
-    if positions is not None and prefix + prompt + new_tokens > positions:
-        raise ValueError(
-            f"prefix, prompt and caption need {prefix} + {prompt} + {new_tokens} positions, the "
-            f"model has {positions}; lower max_new_tokens"
-        )
+    if positions is None or prefix + prompt + new_tokens <= positions:
+        return
+    room = positions - prefix - prompt
+    if room < 1:
+        cure = f"shorten {{prompt_ids}} to fewer than {max(1, positions - prefix)} tokens"
+    else:
+        cure = f"{cure} to at most {room}, or shorten {{prompt_ids}}"
+    raise ArgumentError(
+        f"visual prefix, prompt and caption need {prefix} + {prompt} + {new_tokens} positions, the "
+        f"LLM has {positions}; {cure}"
+    )
 
 
 class CachedLlm:

@@ -11,7 +11,27 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lavis_msmedcap.common.errors import NotFiniteOutputError
+
 NEVER = float("-inf")
+
+
+def refuse_nonfinite(scores: Tensor, copies: int = 1, first_image: int = 0) -> None:
+    """Refuses scores from which no token can be chosen.
+
+    Args:
+        scores: float (R, V).
+        copies: Rows per image.
+        first_image: Index of the image of the first row.
+
+    Raises:
+        NotFiniteOutputError: Naming the images with a row that holds nan or infinity, or minus
+            infinity alone (for single tokens it is a way to forbid them).
+    """
+    good = scores.amax(dim=-1).isfinite()  # of a row with nan the largest is nan
+    if not bool(good.all()):
+        rows = (~good).nonzero().flatten().tolist()
+        raise NotFiniteOutputError(sorted({first_image + row // copies for row in rows}))
 
 
 def penalize_repetition(scores: Tensor, history: Tensor, penalty: float) -> Tensor:

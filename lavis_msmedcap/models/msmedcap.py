@@ -12,7 +12,7 @@ import torch
 from lavis.common.registry import registry
 from torch import Tensor, nn
 
-from lavis_msmedcap.common.errors import WeightsError
+from lavis_msmedcap.common.errors import WeightsError, told_as
 from lavis_msmedcap.common.paths import package_path
 from lavis_msmedcap.models.answers import format_questions, rank_answers
 from lavis_msmedcap.models.base import DualBranchModel, logger, plain, require, texts_of
@@ -44,6 +44,19 @@ from lavis_msmedcap.models.weights import ExpectedKeys
 
 LLM_WEIGHTS = Part(lacks=missing_llm_files)
 LLM_TOKENIZER = Part(lacks=missing_tokenizer_files)
+# what the arguments of `decoding.generate` are called in `MSMedCap.generate`, and those of both in
+# `MSMedCap.predict_answers`
+CAPTION_NAMES = {
+    "max_new_tokens": "max_length",
+    "num_return_sequences": "num_captions",
+    "prompt_ids": "samples['prompt']",
+}
+QUESTION_NAMES = {
+    "max_length": "max_len",
+    "min_length": "min_len",
+    "samples['prompt']": "the question",
+    "prompt_ids": "the question",
+}
 
 
 @registry.register_model("msmedcap")
@@ -127,7 +140,8 @@ class MSMedCap(DualBranchModel):
         Returns:
             ``loss``, ``logs`` and ``per_sample``.
         """
-        captions = list(samples["text_input"])
+        require(samples, ("image", "text_input"), "training")
+        captions = texts_of(samples)
         prompts = self._prompts(samples, len(captions))
         input_ids, attention_mask, targets = (
             tensor.to(self.device)
@@ -160,7 +174,8 @@ class MSMedCap(DualBranchModel):
         An image gets the same caption alone or in a batch (except under nucleus sampling).
 
         Args:
-            samples: ``image`` (see `encode_image`) and optionally ``prompt``, a string or B.
+            samples: ``image`` (see `encode_image`) and optionally ``prompt``, a string or B;
+                None is the model's own.
             use_nucleus_sampling: Sample from the ``top_p`` nucleus instead of searching.
             num_beams: Beams of the search; 1 is greedy.
             max_length: Most tokens of a caption.
@@ -172,30 +187,40 @@ class MSMedCap(DualBranchModel):
             temperature: Divides the logits when sampling.
 
         Returns:
-            B * num_captions strings, the captions of one image next to each other.
+            B * num_captions strings, the captions of one image next to each other; none for an
+            empty batch.
+
+        Raises:
+            ValueError: If the image is absent or no tensor, or there are fewer prompts than images.
+            ArgumentError: If numbers contradict each other, or the LLM has too few positions.
+            NotFiniteOutputError: If the network gives nan or infinite values for an image.
         """
+        require(samples, ("image",), "generate")
+        if not len(samples["image"]):
+            return []
         prefix = self.visual_prefix(samples["image"])
         prompts = self._prompts(samples, prefix.shape[0])
         prompt_ids, prompt_mask = (
             tensor.to(self.device) for tensor in prompt_inputs(self.opt_tokenizer, prompts)
         )
-        tokens = generate(
-            self.opt_model,
-            prefix,
-            prompt_ids,
-            prompt_mask,
-            num_beams=1 if use_nucleus_sampling else num_beams,
-            max_new_tokens=max_length,
-            min_length=min_length,
-            do_sample=use_nucleus_sampling,
-            top_p=top_p,
-            temperature=temperature,
-            repetition_penalty=repetition_penalty,
-            length_penalty=length_penalty,
-            num_return_sequences=num_captions,
-            eos_token_id=self.eos_token_id,
-            pad_token_id=self.opt_tokenizer.pad_token_id,
-        )
+        with told_as(CAPTION_NAMES):
+            tokens = generate(
+                self.opt_model,
+                prefix,
+                prompt_ids,
+                prompt_mask,
+                num_beams=1 if use_nucleus_sampling else num_beams,
+                max_new_tokens=max_length,
+                min_length=min_length,
+                do_sample=use_nucleus_sampling,
+                top_p=top_p,
+                temperature=temperature,
+                repetition_penalty=repetition_penalty,
+                length_penalty=length_penalty,
+                num_return_sequences=num_captions,
+                eos_token_id=self.eos_token_id,
+                pad_token_id=self.opt_tokenizer.pad_token_id,
+            )
         return decode_captions(self.opt_tokenizer, tokens)
 
     @torch.no_grad()
@@ -236,18 +261,23 @@ class MSMedCap(DualBranchModel):
         Raises:
             ValueError: If an input or the list of answers is absent, or the method or prompt is
                 none of the above.
-            MSMedCapError: If lemmas are asked for and spaCy is not there.
+            ArgumentError: As in `generate`.
+            MSMedCapError: If lemmas are asked for and spaCy is not there, or the network gives nan
+                or infinite values for an image.
         """
         require(samples, ("image", "text_input"), "predict_answers")
         prompts = format_questions(texts_of(samples), prompt)
+        if not prompts:
+            return []
         if inference_method == "generate":
-            answers = self.generate(
-                {"image": samples["image"], "prompt": prompts},
-                num_beams=num_beams,
-                max_length=max_len,
-                min_length=min_len,
-                length_penalty=length_penalty,
-            )
+            with told_as(QUESTION_NAMES):
+                answers = self.generate(
+                    {"image": samples["image"], "prompt": prompts},
+                    num_beams=num_beams,
+                    max_length=max_len,
+                    min_length=min_len,
+                    length_penalty=length_penalty,
+                )
         elif inference_method == "rank":
             if answer_list is None:
                 raise ValueError(
@@ -255,15 +285,16 @@ class MSMedCap(DualBranchModel):
                     "or set run.inference_method to generate"
                 )
             inputs = prompt_inputs(self.opt_tokenizer, prompts)
-            answers = rank_answers(
-                self.opt_model,
-                self.opt_tokenizer,
-                self.visual_prefix(samples["image"]),
-                inputs.input_ids.to(self.device),
-                inputs.attention_mask.to(self.device),
-                answer_list,
-                num_ans_candidates,
-            )
+            with told_as(QUESTION_NAMES):
+                answers = rank_answers(
+                    self.opt_model,
+                    self.opt_tokenizer,
+                    self.visual_prefix(samples["image"]),
+                    inputs.input_ids.to(self.device),
+                    inputs.attention_mask.to(self.device),
+                    answer_list,
+                    num_ans_candidates,
+                )
         else:
             raise ValueError(f"inference_method is {inference_method!r}; expected generate or rank")
         if self.apply_lemmatizer or samples.get("apply_lemmatizer"):
@@ -272,7 +303,9 @@ class MSMedCap(DualBranchModel):
 
     def _prompts(self, samples: Mapping[str, Any], count: int) -> list[str]:
         """Returns one prompt per sample."""
-        prompt: str | Sequence[str] = samples.get("prompt", self.prompt)
+        prompt: str | Sequence[str] | None = samples.get("prompt")
+        if prompt is None:
+            return [self.prompt] * count
         if isinstance(prompt, str):
             return [prompt] * count
         if len(prompt) != count:

@@ -54,6 +54,9 @@ class MSMedCapImageEvalProcessor(BaseProcessor):
 
         Returns:
             uint8 (n,), see `lavis_msmedcap.imaging.views`.
+
+        Raises:
+            DataError: If it is something else than a Pillow image, or has no pixels.
         """
         return pack_image(to_rgb(image), self.image_size, self.sam_image_size)
 

@@ -63,11 +63,15 @@ class Checkpoints:
     Args:
         directory: The run directory.
         facts: What every checkpoint of the run says, for example the scale.
+
+    Attributes:
+        written: How far the run had come, by name of a checkpoint that it has written.
     """
 
     def __init__(self, directory: RunDirectory, facts: Mapping[str, str]) -> None:
         self._directory = directory
         self._facts = dict(facts)
+        self.written: dict[str, str] = {}
 
     def rehearse(self, model: nn.Module) -> None:
         """Writes a checkpoint and removes it, so that a full disk shows before the training."""
@@ -111,6 +115,6 @@ class Checkpoints:
             save_checkpoint(path, model.trainable_state_dict(), metadata)
         barrier()
 
-    @staticmethod
-    def _tell(path: Path, state: TrainingState) -> None:
-        logger.info("%s written (epoch %d, step %d)", path.name, state.epoch, state.global_step)
+    def _tell(self, path: Path, state: TrainingState) -> None:
+        self.written[path.name] = f"epoch {state.epoch}, step {state.global_step}"
+        logger.info("%s written (%s)", path.name, self.written[path.name])

@@ -19,6 +19,7 @@ from lavis_msmedcap.datasets.mixing import (
     PlannedBatchSampler,
 )
 from lavis_msmedcap.runners.settings import RunSettings
+from lavis_msmedcap.runners.worker_errors import PlainErrorLoader
 
 TRAIN = "train"
 
@@ -225,7 +226,7 @@ def _loader(
     device: torch.device,
     keep_workers: bool = False,
 ) -> DataLoader[dict[str, Any]]:
-    return DataLoader(
+    return PlainErrorLoader(
         joined,
         batch_sampler=sampler,
         num_workers=settings.num_workers,

@@ -20,9 +20,11 @@ from torch.utils.data import DataLoader
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from lavis_msmedcap.common.distributed import get_world_size, is_main_process
+from lavis_msmedcap.common.errors import Interruption
 from lavis_msmedcap.runners.checkpointing import Checkpoints, TrainingState
 from lavis_msmedcap.runners.domains import check_domains, dataset_domains
 from lavis_msmedcap.runners.evaluator import Evaluator
+from lavis_msmedcap.runners.interruption import describe_interruption
 from lavis_msmedcap.runners.loaders import check_splits, describe_plan, train_loader
 from lavis_msmedcap.runners.optimization import build_optimizer, count_steps
 from lavis_msmedcap.runners.precision import Precision, choose_device
@@ -239,6 +241,7 @@ class RunnerMSMedCap(RunnerBase):
 
         Raises:
             NonFiniteError: If a loss or gradient is not finite.
+            Interruption: On the main process, if Ctrl-C ends it.
         """
         with self._logging():
             if self.evaluate_only:
@@ -400,6 +403,14 @@ class RunnerMSMedCap(RunnerBase):
         with self.log.attached(), logging_redirect_tqdm():
             try:
                 yield
-            except BaseException:
+            except BaseException as error:
                 self.log.file_only(traceback.format_exc())
+                if isinstance(error, KeyboardInterrupt) and is_main_process():
+                    raise Interruption(self._what_is_left()) from error
                 raise
+
+    def _what_is_left(self) -> str:
+        stage = getattr(self._model, "STAGE", None)
+        return describe_interruption(
+            self.output_dir, self.checkpoints.written, stage, self.evaluate_only
+        )

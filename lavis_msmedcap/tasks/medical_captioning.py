@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from lavis_msmedcap.common.distributed import gather_objects, is_main_process
-from lavis_msmedcap.common.errors import MSMedCapError
+from lavis_msmedcap.common.errors import MSMedCapError, NotFiniteOutputError, told_as
 from lavis_msmedcap.datasets.places import is_phantom
 from lavis_msmedcap.evaluation import ScoreSheet, score_captions
 from lavis_msmedcap.evaluation.phantom_check import Figure, format_figures, phantom_figures
@@ -25,6 +25,15 @@ from lavis_msmedcap.tasks._base import Key, MSMedCapTask, Row, gather_rows
 logger = logging.getLogger(__name__)
 
 DECIDING = "CIDEr"
+# where the arguments of `generate` are set in a run configuration
+RUN_KEYS = {
+    "num_beams": "run.num_beams",
+    "max_length": "run.max_len",
+    "min_length": "run.min_len",
+    "length_penalty": "run.length_penalty",
+    "repetition_penalty": "run.repetition_penalty",
+    "samples['prompt']": "model.prompt",
+}
 
 
 @dataclass(frozen=True)
@@ -102,10 +111,19 @@ class MedicalCaptioningTask(MSMedCapTask):
 
         Returns:
             Per image ``image_id``, ``dataset``, ``caption``, ``references`` and ``image`` (path).
+
+        Raises:
+            ArgumentError: If a setting of the search cannot work, naming its key.
+            NotFiniteOutputError: Naming the image files at fault.
         """
-        captions = model.generate(  # type: ignore[operator]
-            samples, use_nucleus_sampling=False, **asdict(self.decoding)
-        )
+        try:
+            with told_as(RUN_KEYS):
+                captions = model.generate(  # type: ignore[operator]
+                    samples, use_nucleus_sampling=False, **asdict(self.decoding)
+                )
+        except NotFiniteOutputError as error:
+            files = [samples["image_path"][index] for index in error.images]
+            raise NotFiniteOutputError(error.images, files) from error
         return [
             {
                 "image_id": str(image_id),

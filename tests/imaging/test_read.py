@@ -223,3 +223,10 @@ def test_image_does_not_hold_the_file_open(tmp_path):
 def test_to_rgb_leaves_rgb_alone():
     photo = _photo()
     assert to_rgb(photo) is photo
+
+
+def test_a_file_without_pixels_is_a_bad_image(tmp_path):
+    path = tmp_path / "empty.ppm"
+    path.write_bytes(b"P6 0 5 255\n")
+    with pytest.raises(BadImageError, match=r"empty\.ppm"):
+        read_image(path)

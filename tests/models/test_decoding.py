@@ -355,7 +355,7 @@ class TestRefusals:
             ({"num_beams": 0}, "num_beams is 0"),
             ({"max_new_tokens": 0}, "max_new_tokens is 0"),
             ({"min_length": 20}, "min_length is 20"),
-            ({"max_new_tokens": 60}, "the model has 64"),
+            ({"max_new_tokens": 60}, "the LLM has 64; lower max_new_tokens to at most "),
             ({"do_sample": True, "top_p": 0.0}, "top_p is 0"),
             ({"do_sample": True, "temperature": 0.0}, "temperature is 0"),
             ({"do_sample": True, "top_k": -1}, "top_k is -1"),

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from lavis_msmedcap.common.config_check import check
-from lavis_msmedcap.common.errors import ConfigError
+from lavis_msmedcap.common.errors import ConfigError, DataError
 from lavis_msmedcap.imaging.views import normalize_clip, unpack_views
 from lavis_msmedcap.processors.image_processors import (
     MSMedCapImageEvalProcessor,
@@ -68,3 +70,26 @@ def test_declared_keys_find_a_typo(name):
     assert check({"name": name, "image_size": 224, "sam_image_size": 1024}, keys) == []
     (problem,) = check({"imagesize": 224}, keys)
     assert "image_size" in problem
+
+
+@pytest.mark.parametrize(
+    ("given", "kind"),
+    [
+        (np.zeros((8, 8, 3), np.uint8), "ndarray"),
+        ("picture.png", "str"),
+        (Path("picture.png"), "PosixPath"),
+        (None, "NoneType"),
+        (torch.zeros(3, 8, 8), "Tensor"),
+    ],
+)
+def test_what_is_no_picture_is_told_with_the_cure(given, kind):
+    message = rf"of type {kind}; expected a PIL image: .*Image\.open\(path\).*Image\.fromarray\(ar"
+    with pytest.raises(DataError, match=message):
+        MSMedCapImageEvalProcessor(16, 32)(given)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "I;16", "RGBA"])
+@pytest.mark.parametrize("size", [(0, 5), (5, 0), (0, 0)])
+def test_a_picture_without_pixels(mode, size):
+    with pytest.raises(DataError, match=rf"the picture has {size[0]} x {size[1]} pixels"):
+        MSMedCapImageEvalProcessor(16, 32)(Image.new(mode, size))

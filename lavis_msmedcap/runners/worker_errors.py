@@ -1,0 +1,99 @@
+"""A loader whose worker processes tell our own errors as the main process would tell them.
+
+torch sends the traceback of a worker as text and raises the error's class with that text, or
+RuntimeError where the class takes other arguments. Here one of our own errors travels to the main
+process in the place of its batch, and is raised there as it was. Every other error is a mistake in
+code: torch's way, with the traceback, is right for it.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch.utils.data import DataLoader, Dataset, get_worker_info
+
+from lavis_msmedcap.common.errors import MSMedCapError
+
+Batch = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Stands where a sample or a batch should be.
+
+    Attributes:
+        error: What was raised.
+        trace: Where in the worker, as text: a traceback does not pass between processes.
+    """
+
+    error: MSMedCapError
+    trace: str
+
+
+class WorkerTraceback(Exception):  # noqa: N818 - a place, shown as the cause of an error
+    """The traceback of an error that came from a worker process."""
+
+    def __str__(self) -> str:
+        """Returns the traceback, which begins on a line of its own."""
+        return f"\n{self.args[0]}"
+
+
+class PlainErrorLoader(DataLoader[Batch]):
+    """A ``DataLoader`` that raises our own errors in the main process, whichever process met them.
+
+    Args:
+        dataset: Samples by index.
+        collate_fn: Samples to a batch.
+        options: The other arguments of ``DataLoader``.
+    """
+
+    def __init__(
+        self, dataset: Dataset[Batch], collate_fn: Callable[[list[Batch]], Batch], **options: Any
+    ) -> None:
+        super().__init__(_Samples(dataset), collate_fn=_Collation(collate_fn), **options)
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        """Yields batches.
+
+        Raises:
+            MSMedCapError: What reading or collating a sample raised.
+        """
+        for batch in super().__iter__():
+            if isinstance(batch, Failure):
+                raise batch.error from WorkerTraceback(batch.trace)
+            yield batch
+
+
+class _Samples(Dataset[Any]):
+    def __init__(self, dataset: Dataset[Batch]) -> None:
+        self._dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self._dataset)  # type: ignore[arg-type]
+
+    def __getitem__(self, index: int) -> Batch | Failure:
+        return _caught(self._dataset.__getitem__, index)
+
+
+class _Collation:
+    def __init__(self, collate: Callable[[list[Batch]], Batch]) -> None:
+        self._collate = collate
+
+    def __call__(self, samples: Sequence[Any]) -> Batch | Failure:
+        for sample in samples:
+            if isinstance(sample, Failure):
+                return sample
+        return _caught(self._collate, list(samples))
+
+
+def _caught(action: Callable[[Any], Batch], argument: Any) -> Batch | Failure:
+    """Calls a function; in a worker process, one of our own errors is returned instead."""
+    try:
+        return action(argument)
+    except MSMedCapError as error:
+        if get_worker_info() is None:
+            raise
+        return Failure(error, traceback.format_exc())
