@@ -269,7 +269,7 @@ OTHER_OPTIONS = [
 
 
 # a row of Table 1 has its branches fixed
-RUNS = sorted(name for name in packaged_configs() if "/table1/" not in name)
+SINGLE_RUNS = sorted(name for name in packaged_configs() if "/table1/" not in name)
 
 
 def problems_with(config: str, words: str) -> list[str]:
@@ -277,7 +277,7 @@ def problems_with(config: str, words: str) -> list[str]:
 
 
 @pytest.mark.parametrize("words", TABLE_OPTIONS)
-@pytest.mark.parametrize("config", RUNS)
+@pytest.mark.parametrize("config", SINGLE_RUNS)
 def test_options_of_the_table_suit_every_run(
     config: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -290,7 +290,7 @@ def test_other_options_suit_some_run(
     words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    told = {config: resolve_run_config(config, words.split())[1] for config in RUNS}
+    told = {config: resolve_run_config(config, words.split())[1] for config in SINGLE_RUNS}
     assert [] in told.values(), told
 
 

@@ -1,15 +1,16 @@
-"""What both registered models share: branches, views, freezing, checkpoints, BLIP-2's names."""
+"""What both registered models share: branches, views, freezing, BLIP-2's names.
+
+Their checkpoints are the business of `checkpoint_loading`.
+"""
 
 from __future__ import annotations
 
-import json
 import logging
 from abc import abstractmethod
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, ClassVar, cast
 
 import torch
-from lavis.models.base_model import BaseModel
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
@@ -24,20 +25,15 @@ from lavis_msmedcap.imaging.views import (
 )
 from lavis_msmedcap.models.branch import QFormerBranch
 from lavis_msmedcap.models.build import unmet_requirements
-from lavis_msmedcap.models.checkpoint_names import AUTHORS, NOT_TRAINED, OURS
-from lavis_msmedcap.models.checkpoints import Checkpoint, find_checkpoint, read_any_checkpoint
+from lavis_msmedcap.models.checkpoint_check import checkpoint_key, checkpoint_problems
+from lavis_msmedcap.models.checkpoint_loading import CheckpointedModel
 from lavis_msmedcap.models.encoders.freeze import is_frozen
 from lavis_msmedcap.models.encoders.outputs import ImageEmbeds
 from lavis_msmedcap.models.feature_cache import FeatureCache
 from lavis_msmedcap.models.lora import MARK
 from lavis_msmedcap.models.starting_points import starting_problems
 from lavis_msmedcap.models.weight_files import Need, fetch, is_url, problems
-from lavis_msmedcap.models.weights import (
-    USUAL_CURE,
-    ExpectedKeys,
-    load_strict,
-    trainable_parameters,
-)
+from lavis_msmedcap.models.weights import trainable_parameters
 
 # the paper's rule: only Q-Formers, queries and linear layers train (Fig. 2)
 TRAINABLE_PARTS = (
@@ -50,15 +46,6 @@ TRAINABLE_PARTS = (
     "llm_proj.",
 )
 
-EMPTY_BRANCH_CURE = (
-    "The file holds nothing of the {0} branch, which would stay untrained. Leave the branch out "
-    "(model.branches.{0}=null), or train it: a file of one branch can be its starting point in "
-    "stage 1 (model.branches.<name>.init)."
-)
-AUTHORS_CURE = (
-    " The SAM branch of the authors' checkpoints reads channels: "
-    "model.branches.sam.encoder.tokens=channel."
-)
 EXPECTED_IMAGE = (
     "the packed views of msmedcap_image_eval, uint8 (B, n), or a CLIP-normalised float tensor "
     "(B, 3, H, W)"
@@ -128,13 +115,7 @@ def plain(config: Any) -> dict[str, Any]:
     return dict(config)
 
 
-def _distance(first: Tensor, second: Tensor) -> float:
-    """Returns the norm of the difference over that of the second, on the CPU in float32."""
-    first, second = first.float().cpu(), second.float().cpu()
-    return float((first - second).norm() / second.norm().clamp_min(1e-6))
-
-
-class DualBranchModel(BaseModel):
+class DualBranchModel(CheckpointedModel):
     """Base of both models.
 
     Args:
@@ -144,13 +125,9 @@ class DualBranchModel(BaseModel):
 
     DEFAULT_MODEL_TYPE = "demo"
     STAGE: ClassVar[int]
-    # patterns of keys that files of BLIP-2 and of the authors may hold beyond ours, with why
-    FOREIGN_EXTRAS: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, branches: Mapping[str, QFormerBranch], settings: Mapping[str, Any]) -> None:
-        super().__init__()
-        self.branches = nn.ModuleDict(branches)
-        self.settings = dict(settings)
+        super().__init__(branches, settings)
         self._warned_of_missing_detail = False
         self._feature_cache: FeatureCache | None = None
 
@@ -377,7 +354,7 @@ class DualBranchModel(BaseModel):
 
         Those have a search of their own, `find_checkpoint`.
         """
-        key = "finetuned" if settings.get("load_finetuned") else "stage1"
+        key = checkpoint_key(settings)
         location = settings.get(key)
         needs = cls.backbone_needs(settings)
         if location and is_url(location):
@@ -392,6 +369,7 @@ class DualBranchModel(BaseModel):
             *unmet_requirements(settings),
             *starting_problems(settings, cls.STAGE),
             *problems(cls.weight_needs(settings), settings.get("offline", True)),
+            *checkpoint_problems(settings),
         ]
 
     @classmethod
@@ -419,99 +397,3 @@ class DualBranchModel(BaseModel):
         failures = gather_objects(failures)
         if failures:
             raise WeightsError("\n".join(dict.fromkeys(failures)))
-
-    # --- checkpoints ------------------------------------------------------------------------------
-
-    def trainable_state_dict(self) -> dict[str, Tensor]:
-        """Returns what a checkpoint holds: the trainable parameters."""
-        return {name: p.detach() for name, p in trainable_parameters(self).items()}
-
-    def load_trainable_state_dict(
-        self,
-        state_dict: Mapping[str, Tensor],
-        source: str = "state dict",
-        expected: ExpectedKeys | None = None,
-        kind: str = OURS,
-    ) -> None:
-        """Loads a checkpoint's tensors; every key must be explained.
-
-        The frozen layer norm behind a ViT is loaded too where the checkpoint has it. One of another
-        code must, because its Q-Former was trained behind that one.
-
-        Args:
-            state_dict: Tensors by our names.
-            source: Named in messages.
-            expected: Keys that may be missing or unused.
-            kind: What the checkpoint was, see `checkpoint_names`.
-
-        Raises:
-            WeightsError: Naming missing, unexpected, wrongly shaped and non-finite tensors.
-        """
-        targets = self.trainable_state_dict()
-        for name, value in self.state_dict().items():
-            if ".encoder.ln." in name and (kind != OURS or name in state_dict):
-                targets[name] = value
-        absent = [b for b in self.branches if not any(f"branches.{b}." in k for k in state_dict)]
-        cure = EMPTY_BRANCH_CURE.format(absent[0]) if absent else USUAL_CURE
-        cure += AUTHORS_CURE if kind == AUTHORS else ""
-        report = load_strict(targets, state_dict, source, expected, cure)
-        for line in report.lines():
-            logger.info(line)
-
-    def _load_any(self, checkpoint: Checkpoint, source: str, expected: ExpectedKeys) -> None:
-        """Loads a checkpoint of any kind."""
-        if checkpoint.kind != OURS:
-            unused = {**expected.unused, **NOT_TRAINED, **self.FOREIGN_EXTRAS}
-            expected = ExpectedKeys(expected.missing, unused)
-            source = f"{source} (names of {checkpoint.kind})"
-            self._check_vit(checkpoint.tensors, source)
-        self.load_trainable_state_dict(checkpoint.tensors, source, expected, checkpoint.kind)
-
-    def _check_vit(self, tensors: Mapping[str, Tensor], source: str) -> None:
-        """Refuses a checkpoint that was trained with another ViT, where it brings that along."""
-        own = {name: v for name, v in self.state_dict().items() if ".encoder.vit." in name}
-        shared = [n for n, v in own.items() if n in tensors and tensors[n].shape == v.shape]
-        # the network may hold its ViT in half precision, which is good for 0.4 %
-        odd = [n for n in shared if _distance(tensors[n], own[n]) > 0.01]
-        if odd:
-            raise WeightsError(
-                f"{source} brings the ViT that it was trained with, which is not the one here "
-                f"({len(odd)} of {len(shared)} tensors differ); set "
-                f"model.branches.{odd[0].split('.')[1]}.encoder.weights to this file"
-            )
-
-    def checkpoint_metadata(self) -> dict[str, str]:
-        """Returns what identifies the model in a checkpoint's header."""
-        return {"arch": str(self.settings.get("arch")), "model": json.dumps(self.settings)}
-
-    def dropped_branch_keys(self) -> dict[str, str]:
-        """Returns patterns of checkpoint keys of branches that this model leaves out, with why."""
-        return {
-            rf"^branches\.{name}\.": f"branch {name} is null in the configuration"
-            for name in ("clip", "sam")
-            if name not in self.branches
-        }
-
-    def load_checkpoint(self, url_or_filename: str) -> None:
-        """Loads a trained model.
-
-        Args:
-            url_or_filename: Checkpoint file, of ours or with the names of BLIP-2 or of the authors'
-                code; or a run directory, or a folder of runs (newest run), or an address.
-
-        Raises:
-            WeightsError: If it is of another model, or a key cannot be explained.
-        """
-        path = find_checkpoint(url_or_filename)
-        checkpoint = read_any_checkpoint(path)
-        arch = checkpoint.metadata.get("arch")
-        if arch != self.settings.get("arch"):
-            raise WeightsError(
-                f"{path} holds a {arch}, this model is a {self.settings.get('arch')}"
-                + (
-                    "; use it as model.stage1"
-                    if arch == "blip2_dual_qformer"
-                    else "; choose a checkpoint of the same model"
-                )
-            )
-        self._load_any(checkpoint, str(path), ExpectedKeys(unused=self.dropped_branch_keys()))

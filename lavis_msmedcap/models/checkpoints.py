@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ from torch import Tensor
 from lavis_msmedcap.common.errors import WeightsError
 from lavis_msmedcap.models.checkpoint_names import OURS, arch_of, kind_of, settle_aliases, to_ours
 from lavis_msmedcap.models.weight_files import locate
-from lavis_msmedcap.models.weights import NOTES_ENTRY, read_weights_file
+from lavis_msmedcap.models.weights import NOTES_ENTRY, read_weights_file, require_weights_file
 
 FORMAT_NAME = "lavis_msmedcap"
 FORMAT_VERSION = "1"
@@ -93,23 +93,82 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     Raises:
         WeightsError: If the file is missing, damaged, or of another kind.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = dict(file.metadata() or {})
-        state_dict = load_file(path)
-    except FileNotFoundError as error:
-        raise WeightsError(f"checkpoint {path} does not exist") from error
-    except SafetensorError as error:
-        raise WeightsError(
-            f"checkpoint {path} is damaged or not a safetensors file ({error}); "
-            "copy it again or take an earlier checkpoint of the run"
-        ) from error
+    metadata, _ = _read_head(path)
+    state_dict = load_file(path)
     if metadata.get("format") != FORMAT_NAME:
         raise WeightsError(
             f"{path} was not written by {FORMAT_NAME} (its header has no such mark); "
             "name a checkpoint of a training run, or its run directory"
         )
     return state_dict, metadata
+
+
+def _read_head(path: Path) -> tuple[dict[str, str], dict[str, tuple[int, ...]]]:
+    """Reads metadata and shapes of a safetensors file, no values.
+
+    Raises:
+        WeightsError: If the file is missing or damaged, its length included.
+    """
+    if not path.is_file():
+        raise WeightsError(f"checkpoint {path} does not exist")
+    require_weights_file(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = file.keys()
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in names}
+            return dict(file.metadata() or {}), shapes
+    except SafetensorError as error:
+        raise WeightsError(
+            f"checkpoint {path} is damaged or not a safetensors file ({error}); "
+            "copy it again or take an earlier checkpoint of the run"
+        ) from error
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a safetensors checkpoint says before its values are read.
+
+    Attributes:
+        shapes: Shapes by our names.
+        metadata: ``arch``, and what else the file says of itself.
+    """
+
+    shapes: dict[str, tuple[int, ...]]
+    metadata: dict[str, str]
+
+
+def read_header(path: Path) -> Header | None:
+    """Reads names and shapes of a checkpoint of any kind; takes milliseconds.
+
+    Returns:
+        None for a PyTorch file, whose names stand in a pickle.
+
+    Raises:
+        WeightsError: If the file is missing, damaged, or no checkpoint.
+    """
+    if path.suffix != ".safetensors":
+        require_weights_file(path)
+        return None
+    metadata, shapes = _read_head(path)
+    if metadata.get("format") == FORMAT_NAME:
+        return Header(shapes, metadata)
+    if kind_of(shapes) in (None, OURS):
+        raise _no_checkpoint(path, shapes)
+    named = to_ours(shapes, metadata.get("branch", "clip"))
+    return Header(named, {**metadata, "arch": _arch_of(named, metadata)})
+
+
+def _arch_of(names: Iterable[str], metadata: Mapping[str, str]) -> str:
+    """Returns the model of a file of others by our names."""
+    return arch_of(names) or metadata.get("arch", "unknown model")
+
+
+def _no_checkpoint(path: Path, names: Iterable[str]) -> WeightsError:
+    return WeightsError(
+        f"{path} is no checkpoint of a Q-Former: it was not written by {FORMAT_NAME}, and it has "
+        f"keys like {', '.join(sorted(names)[:3])}; expected a checkpoint of a training run, or "
+        "one with BLIP-2's names (Qformer.*) or the authors' (sam_Qformer.*)"
+    )
 
 
 @dataclass(frozen=True)
@@ -144,15 +203,9 @@ def read_any_checkpoint(path: Path, branch: str | None = None) -> Checkpoint:
     tensors, metadata = read_weights_file(path)
     kind = kind_of(tensors)
     if kind in (None, OURS):
-        found = f"has keys like {', '.join(sorted(tensors)[:3])}"
-        raise WeightsError(
-            f"{path} is no checkpoint of a Q-Former: it was not written by {FORMAT_NAME}, and it "
-            f"{found}; expected a checkpoint of a training run, or one with BLIP-2's names "
-            "(Qformer.*) or the authors' (sam_Qformer.*)"
-        )
+        raise _no_checkpoint(path, tensors)
     named = settle_aliases(to_ours(tensors, branch or metadata.get("branch", "clip")), str(path))
-    arch = arch_of(named) or metadata.get("arch", "unknown model")
-    return Checkpoint(str(kind), named, {**metadata, "arch": arch})
+    return Checkpoint(str(kind), named, {**metadata, "arch": _arch_of(named, metadata)})
 
 
 def _is_ours(path: Path) -> bool:

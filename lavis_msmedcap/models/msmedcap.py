@@ -5,6 +5,7 @@ Dimensions: B batch, P tokens of the visual prefix, L text tokens, D_lm LLM widt
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, cast
 
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from lavis_msmedcap.common.errors import WeightsError, told_as
 from lavis_msmedcap.common.paths import package_path
 from lavis_msmedcap.models.answers import format_questions, rank_answers
-from lavis_msmedcap.models.base import DualBranchModel, logger, plain, require, texts_of
+from lavis_msmedcap.models.base import DualBranchModel, plain, require, texts_of
 from lavis_msmedcap.models.branch import QFormerBranch
 from lavis_msmedcap.models.build import (
     build_branches,
@@ -24,6 +25,7 @@ from lavis_msmedcap.models.build import (
     weight_needs,
 )
 from lavis_msmedcap.models.captioner import caption_loss, concat_prefix
+from lavis_msmedcap.models.checkpoint_check import STAGE1_CURE, arch_problem
 from lavis_msmedcap.models.checkpoint_names import STAGE1_ONLY
 from lavis_msmedcap.models.checkpoints import find_checkpoint, read_any_checkpoint
 from lavis_msmedcap.models.decoding import generate
@@ -39,8 +41,10 @@ from lavis_msmedcap.models.llm_text import (
 )
 from lavis_msmedcap.models.lora import add_lora
 from lavis_msmedcap.models.quantization import quantize_llm
-from lavis_msmedcap.models.weight_files import Need, Part, is_url, locate
+from lavis_msmedcap.models.weight_files import Need, Part, locate
 from lavis_msmedcap.models.weights import ExpectedKeys
+
+logger = logging.getLogger(__name__)
 
 LLM_WEIGHTS = Part(lacks=missing_llm_files)
 LLM_TOKENIZER = Part(lacks=missing_tokenizer_files)
@@ -320,20 +324,17 @@ class MSMedCap(DualBranchModel):
                 folder of runs (newest run).
 
         Raises:
-            WeightsError: If there is no such checkpoint, it is of another model, or a key cannot
-                be explained.
+            WeightsError: If there is no such checkpoint, it is of another model, a key cannot be
+                explained, or it was trained with other settings or frozen encoders.
         """
         try:
             path = find_checkpoint(location)
         except WeightsError as error:
             raise WeightsError(f"model.stage1: {error}. {STAGE1_CURE}") from error
         checkpoint = read_any_checkpoint(path)
-        arch = checkpoint.metadata.get("arch")
-        if arch != "blip2_dual_qformer":
-            raise WeightsError(
-                f"model.stage1: {path} holds a {arch}; expected a blip2_dual_qformer. Use "
-                "model.finetuned for a captioner"
-            )
+        wrong = arch_problem(path, checkpoint.metadata.get("arch"), None, "stage1")
+        if wrong is not None:
+            raise WeightsError(f"model.stage1: {wrong}")
         expected = ExpectedKeys(
             missing={
                 r"\.llm_proj\.": "the linear layer into the LLM starts fresh in stage 2",
@@ -390,26 +391,3 @@ class MSMedCap(DualBranchModel):
         for key, part in (("weights", LLM_WEIGHTS), ("tokenizer", LLM_TOKENIZER)):
             needs.append(Need(f"model.llm.{key}", llm[key], what, part))
         return needs
-
-    @classmethod
-    def missing_inputs(cls, model_cfg: Mapping[str, Any]) -> list[str]:
-        """Lists the files that a configuration names and that cannot be had, each with the cure."""
-        return super().missing_inputs(model_cfg) + _missing_checkpoint(plain(model_cfg))
-
-
-STAGE1_CURE = (
-    "Run stage 1 first (python -m lavis.train --cfg-path projects/msmedcap/pretrain_mixed.yaml), "
-    "or set model.stage1 to a checkpoint of it"
-)
-
-
-def _missing_checkpoint(settings: Mapping[str, Any]) -> list[str]:
-    """Says which of our own checkpoints a configuration names in vain."""
-    key = "finetuned" if settings.get("load_finetuned") else "stage1"
-    if not settings.get(key) or is_url(settings[key]):
-        return []
-    try:
-        find_checkpoint(settings[key])
-    except WeightsError as error:
-        return [f"model.{key}: {error}" + (f". {STAGE1_CURE}" if key == "stage1" else "")]
-    return []

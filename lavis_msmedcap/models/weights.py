@@ -23,7 +23,47 @@ USUAL_CURE = (
     "it was trained with."
 )
 LAYER = re.compile(r"(.*?\.(?:layer|layers|blocks)\.)(\d+)(\..*)")
+HEAD_BYTES = 1024  # enough to tell what a file is
+ZIP, PICKLE = b"PK\x03\x04", b"\x80"  # how PyTorch files begin, new and old
+LFS_POINTER = b"version https://git-lfs"
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+def require_weights_file(path: Path) -> None:
+    """Refuses what is no weights file at a first look: text, a web page, a Git-LFS pointer.
+
+    Raises:
+        WeightsError: Naming the file, what it is, and the cure.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(HEAD_BYTES)
+    except OSError as error:
+        raise WeightsError(f"weights file {path} cannot be read: {error}") from error
+    what = _text_kind(head)
+    if what is not None:
+        raise WeightsError(f"{path} is not a weights file: it is {what}")
+
+
+def _text_kind(head: bytes) -> str | None:
+    """Says which kind of text a file's first bytes are, None if they are binary."""
+    if not head:
+        return "empty; download or copy it again"
+    if head.startswith(LFS_POINTER):
+        return (
+            "a Git-LFS pointer, which stands for the real file; run `git lfs pull`, or download it "
+            "again"
+        )
+    text = head.decode("utf-8", errors="ignore")  # the last character may be cut
+    binary = any(ord(c) < 32 and c not in "\t\n\r\f" for c in text)
+    if binary or len(text.encode()) < len(head) - 3:
+        return None
+    start = text.lstrip("\ufeff \t\r\n").lower()
+    if start.startswith(("<!doctype", "<html", "<?xml", "<head")):
+        return "a web page; download it again, from the address of the file itself"
+    if start.startswith(("{", "[")):
+        return "JSON; name the file that holds the tensors"
+    return "text; name the file that holds the tensors"
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -46,6 +86,7 @@ def read_weights_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """
     if not path.is_file():
         raise WeightsError(f"weights file {path} does not exist")
+    require_weights_file(path)
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
@@ -55,6 +96,11 @@ def read_weights_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             content = torch.load(path, map_location="cpu", weights_only=True)
             notes = content.get(NOTES_ENTRY) if isinstance(content, dict) else None
     except pickle.UnpicklingError as error:
+        if not _is_pickle(path):
+            raise WeightsError(
+                f"{path} is not a weights file: it begins like neither a PyTorch nor a safetensors "
+                "file (whose name must end in .safetensors)"
+            ) from error
         raise WeightsError(
             f"{path} holds Python objects besides tensors; such files can run code when opened and "
             "are refused. Convert it to safetensors on a machine that you trust it on"
@@ -69,6 +115,11 @@ def read_weights_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if not tensors:
         raise WeightsError(f"weights file {path} holds no tensors")
     return tensors, {str(key): str(value) for key, value in (notes or {}).items()}
+
+
+def _is_pickle(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(ZIP)).startswith((ZIP, PICKLE))
 
 
 @dataclass

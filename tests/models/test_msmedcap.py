@@ -59,12 +59,12 @@ def test_stage1_result_is_loaded_from_the_newest_run(
         (lambda s: s.update({"branches.sam.x": torch.ones(1)}), "unexpected: branches.sam.x"),
         (
             lambda s: s.update({"branches.clip.query_tokens": torch.ones(1, 9, 16)}),
-            "wrong shape: branches.clip.query_tokens",
+            r"num_query_token 9, but it is 3 here",
         ),
         (lambda s: s["branches.clip.query_tokens"].fill_(float("nan")), "not finite"),
         (
             lambda s: [s.pop(name) for name in list(s) if name.startswith("branches.sam.")],
-            "missing: branches.sam.",
+            "holds nothing of the sam branch",
         ),
     ],
 )
@@ -72,7 +72,7 @@ def test_a_stage1_result_that_does_not_fit_is_an_error(
     stage2_settings: dict[str, Any], stage1_run: Path, change: Any, message: str
 ) -> None:
     rewrite(stage1_run, change)
-    with pytest.raises(WeightsError, match=message):
+    with pytest.raises((ConfigError, WeightsError), match=message):
         build({**stage2_settings, "stage1": str(stage1_run)})
 
 

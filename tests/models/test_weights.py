@@ -31,6 +31,43 @@ def test_pickle_with_code_is_refused_and_not_run(tmp_path: Path) -> None:
     assert marker.exists()
 
 
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a21\nsize 12345\n"
+
+
+@pytest.mark.parametrize("name", ["w.pth", "w.safetensors", "w.json", "w"])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "it is empty"),
+        (b"machine-17\n", "it is text"),
+        ("R\u00f6ntgen ".encode() * 200, "it is text"),
+        (b'{"model_type": "opt"}', "it is JSON"),
+        (b"\n<!DOCTYPE html>\n<html>Log in</html>", "a web page; download it again"),
+        (POINTER.encode(), "Git-LFS pointer.*git lfs pull.*download it again"),
+    ],
+)
+def test_what_is_no_weights_file_is_called_by_its_name(
+    tmp_path: Path, name: str, content: bytes, message: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(WeightsError, match=f"(?s)is not a weights file.*{message}") as caught:
+        read_weights(tmp_path / name)
+    assert "run code" not in str(caught.value)
+
+
+def test_a_binary_file_of_another_kind(tmp_path: Path) -> None:
+    (tmp_path / "w.pth").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 4)
+    with pytest.raises(WeightsError, match="is not a weights file: it begins like neither"):
+        read_weights(tmp_path / "w.pth")
+
+
+def test_old_pickles_with_code_are_still_called_so(tmp_path: Path) -> None:
+    (tmp_path / "w.pth").write_bytes(pickle.dumps(Payload(tmp_path / "ran")))
+    with pytest.raises(WeightsError, match="can run code"):
+        read_weights(tmp_path / "w.pth")
+    assert not (tmp_path / "ran").exists()
+
+
 def test_wrapped_and_plain_files_give_the_same_tensors(tmp_path: Path) -> None:
     tensors = {"a": torch.arange(3.0)}
     torch.save({"model": tensors, "epoch": 3}, tmp_path / "wrapped.pth")
