@@ -48,7 +48,7 @@ _COMMON_KEYS: dict[str, Node] = {
     "type": Key(str),
     "domain": Key(str, choices=DOMAINS),
     "ratio": Key(float, minimum=0),
-    "max_samples": Nullable(MapOf(Nullable(Key(int, minimum=0)), names=SPLITS)),
+    "max_samples": Nullable(MapOf(Nullable(Key(int, minimum=1)), names=SPLITS)),
     "split_seed": Key(int, minimum=0),
     "max_missing": _SHARE,
     "max_missing_eval": _SHARE,
