@@ -146,6 +146,7 @@ FOREIGN_MODEL: dict[str, Node] = {
 
 SPLIT_LIST = Nullable(Key(list, items=Key(str, choices=SPLITS)))
 RATE = Key(float, minimum=0)
+RATIO = Key(float, minimum=0, maximum=1000)
 RUN_KEYS: dict[str, Node] = {
     "task": Key(str, required=True, help="the registered task"),
     "runner": Key(str),
@@ -171,9 +172,9 @@ RUN_KEYS: dict[str, Node] = {
     "train_splits": SPLIT_LIST,
     "valid_splits": SPLIT_LIST,
     "test_splits": SPLIT_LIST,
-    "train_dataset_ratios": Nullable(MapOf(RATE)),
-    "samples_per_epoch": Nullable(COUNT),
-    "feature_cache_gib": Key(float, minimum=0),
+    "train_dataset_ratios": Nullable(MapOf(RATIO)),
+    "samples_per_epoch": Nullable(Key(int, minimum=1, maximum=10**9)),
+    "feature_cache_gib": Key(float, minimum=0, maximum=10**6),
     "max_eval_samples": Nullable(COUNT),
     "log_freq": COUNT,
     "device": Key(str),
@@ -193,6 +194,7 @@ RUN_KEYS: dict[str, Node] = {
 # Types only where a wrong one fails late.
 LAVIS_RUN_KEYS: dict[str, Node] = {
     **RUN_KEYS,
+    "train_dataset_ratios": Nullable(MapOf(RATE)),  # relative to each other
     "train_splits": Nullable(Key(list)),
     "valid_splits": Nullable(Key(list)),
     "test_splits": Nullable(Key(list)),
@@ -215,7 +217,7 @@ DATASET_KEYS: dict[str, Node] = {
     "type": Key(str),
     "data_type": Key(str, required=True, choices=("images",), help="always images"),
     "domain": Key(str, required=True, choices=DOMAINS, help="which branches its samples train"),
-    "ratio": Key(float, minimum=0),
+    "ratio": RATIO,
     "vis_processor": Key(dict, required=True, help="processors of the images"),
     "text_processor": Key(dict, required=True, help="processors of the captions"),
     "build_info": Key(dict, required=True, help="where the files are"),

@@ -108,7 +108,7 @@ def test_one_gpu_for_all_processes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_folder_that_may_not_be_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write everywhere
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write everywhere
     assert obstacle(str(tmp_path / "a" / "b")) == f"{tmp_path} may not be written to"
 
 

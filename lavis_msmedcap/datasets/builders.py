@@ -47,7 +47,7 @@ _COMMON_KEYS: dict[str, Node] = {
     "data_type": Key(str, choices=("images",)),
     "type": Key(str),
     "domain": Key(str, choices=DOMAINS),
-    "ratio": Key(float, minimum=0),
+    "ratio": Key(float, minimum=0, maximum=1000),
     "max_samples": Nullable(MapOf(Nullable(Key(int, minimum=1)), names=SPLITS)),
     "split_seed": Key(int, minimum=0),
     "max_missing": _SHARE,

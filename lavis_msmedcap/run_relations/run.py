@@ -188,6 +188,12 @@ def _process_problems(run: Mapping[str, Any]) -> Iterator[str]:
             f"run.distributed is false, but torchrun started {processes} processes, which would "
             "all train the same; set run.distributed=true or start without torchrun"
         )
+    url = run.get("dist_url", "env://")
+    if isinstance(url, str) and "://" not in url:
+        yield (
+            f"run.dist_url is {show(url)}; expected env:// (torchrun tells the rest), or an "
+            "address such as tcp://host:port"
+        )
     # LAVIS' own configurations say 1, whatever torchrun does
     wanted = run.get("world_size", 1)
     if is_count(wanted) and wanted not in (1, processes):

@@ -19,6 +19,16 @@ TASK_OF_ARCH = {arch: task for task, arch in ARCH_OF_TASK.items()}
 LAVIS_TASK_KEYS = dict.fromkeys(
     ("captioning", "dialogue"), ("num_beams", "max_len", "min_len", "evaluate")
 )
+# what LAVIS' tasks read of the samples that they evaluate, and ours do not have
+LAVIS_TASK_SAMPLES = {
+    **dict.fromkeys(("captioning", "dialogue"), "numbers as image ids"),
+    **dict.fromkeys(
+        ("vqa", "aok_vqa", "gqa", "vqa_reading_comprehension", "gqa_reading_comprehension"),
+        "questions and answers",
+    ),
+    "retrieval": "texts to retrieve",
+    "multimodal_classification": "labels",
+}
 NUMBERED_IMAGES = ("coco2014_caption",)  # our datasets whose image ids are numbers
 
 
@@ -61,21 +71,17 @@ def _reference_problems(run: Mapping[str, Any]) -> Iterator[str]:
 
 def _foreign_problems(config: Mapping[str, Any], own: Collection[str]) -> Iterator[str]:
     run, task = config["run"], str(config["run"].get("task"))
-    if task not in LAVIS_TASK_KEYS:
-        return
-    unnumbered = [
-        name
-        for name in config["datasets"]
-        if f"datasets.{name}" in own and name not in NUMBERED_IMAGES
-    ]
-    if unnumbered and evaluated_splits(run):
+    exempt = NUMBERED_IMAGES if task in LAVIS_TASK_KEYS else ()
+    unfit = [name for name in config["datasets"] if f"datasets.{name}" in own]
+    unfit = [name for name in unfit if name not in exempt]
+    if task in LAVIS_TASK_SAMPLES and unfit and evaluated_splits(run):
         fitting = TASK_OF_ARCH.get(str(config["model"].get("arch")), STAGE_2_TASK)
         yield (
-            f"run.task is {task}, LAVIS' task, which takes image ids to be numbers, and those of "
-            f"{', '.join(unnumbered)} are not; set run.task={fitting}"
+            f"run.task is {task}, LAVIS' task, which evaluates with {LAVIS_TASK_SAMPLES[task]}, "
+            f"and {', '.join(unfit)} have none; set run.task={fitting}"
         )
         return
-    missing = [key for key in LAVIS_TASK_KEYS[task] if run.get(key) is None]
+    missing = [key for key in LAVIS_TASK_KEYS.get(task, ()) if run.get(key) is None]
     if missing:
         yield (
             f"run.task is {task}, which needs {', '.join(f'run.{key}' for key in missing)}; "

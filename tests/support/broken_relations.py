@@ -58,6 +58,18 @@ PRETRAIN = {
         "at most 2147483647",
     ),
     "beta2_of_1": ("run.beta2=1", "run.beta2 is 1", "less than 1"),
+    "epoch_beyond_memory": (
+        "run.samples_per_epoch=1e18",
+        "run.samples_per_epoch is 1e+18",
+        "at most 1000000000",
+    ),
+    "ratio_beyond_memory": (
+        "run.train_dataset_ratios={roco: 1e300}",
+        "run.train_dataset_ratios.roco is 1e+300",
+        "at most 1000",
+    ),
+    "own_ratio_beyond_memory": ("datasets.roco.ratio=1e300", "is 1e+300", "at most 1000"),
+    "cache_beyond_memory": ("run.feature_cache_gib=1e300", "is 1e+300", "at most 1000000"),
     "growing_lr": ("run.lr_decay_rate=1e300", "run.lr_decay_rate is 1e+300", "at most 1"),
     "workers": ("run.num_workers=100000", "run.num_workers is 100000", "at most 512"),
     "length_penalty": ("run.length_penalty=500", "run.length_penalty is 500", "at most 10"),
@@ -73,6 +85,7 @@ PRETRAIN = {
         "torchrun --nproc_per_node=2",
         "leave the key out",
     ),
+    "dist_url": ("run.dist_url=localhost", "run.dist_url is 'localhost'", "env://"),
     "output_dir_is_a_file": (
         "run.output_dir=/etc/passwd",
         "run.output_dir '/etc/passwd'",
@@ -100,8 +113,12 @@ PRETRAIN = {
     "task_of_lavis_on_our_data": (
         "run.task=captioning",
         "run.task is captioning, LAVIS' task",
-        "image ids to be numbers, and those of roco, medicat are not",
+        "numbers as image ids, and roco, medicat have none",
         "set run.task=mixed_semantic_pretrain",
+    ),
+    "task_of_lavis_with_questions": (
+        "run.task=vqa",
+        "evaluates with questions and answers, and coco2014_caption, roco, medicat have none",
     ),
     "task_of_lavis_without_its_keys": (
         "run.task=captioning datasets.roco=null datasets.medicat=null run.valid_splits=[]",
