@@ -98,6 +98,8 @@ def _chosen_model_default(draft: Draft) -> dict[str, Any]:
             f"model.arch is {lack} (the registered model, for example blip2_dual_qformer)"
         )
         return {}
+    if not isinstance(arch, str):
+        return {}  # told by the schema
     cls = registered("model", arch)
     if cls is None:
         draft.problems.append(describe_unknown("model.arch", str(arch), _names("model")))
@@ -132,10 +134,12 @@ def _chosen(
         return None
     if value is None:
         known = ", ".join(types)
-        section, _, name = key.partition(".")
-        lack = "null; expected text" if name in draft.user[section] else "missing"
+        absent = key == "model.model_type" and "model_type" not in draft.user["model"]
+        lack = "missing" if absent else "null; expected text"
         draft.problems.append(f"{key} is {lack}; known types {owner}: {known}")
         return None
+    if not isinstance(value, str):
+        return None  # told by the schema
     if value not in types:
         draft.problems.append(describe_unknown(key, str(value), types))
         return None

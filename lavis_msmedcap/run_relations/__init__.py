@@ -31,7 +31,7 @@ def relation_problems(
         incomplete: Sections with holes that are told elsewhere.
     """
     problems = [
-        *run_problems(config, own),
+        *run_problems(config, own, incomplete),
         *task_problems(config, own),
         *dataset_problems(config, own),
     ]

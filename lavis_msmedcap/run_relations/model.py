@@ -22,6 +22,7 @@ from lavis_msmedcap.run_relations.values import (
     is_count,
     mapping,
     names,
+    splits_of,
     training_ratios,
     trains,
 )
@@ -108,6 +109,7 @@ def _branch_problems(config: Mapping[str, Any], incomplete: Collection[str]) -> 
 
 def _recipe_problems(config: Mapping[str, Any], drawn: Collection[str]) -> Iterator[str]:
     """Finds branches of stage 1 that would not train."""
+    unread = [name for name, data in config["datasets"].items() if not splits_of(data)]  # told
     domain_of = {name: mapping(data).get("domain") for name, data in config["datasets"].items()}
     recipe = {name: branch.get("train_on") for name, branch in branches_of(config)}
     if recipe and all(domains == [] for domains in recipe.values()):
@@ -119,6 +121,8 @@ def _recipe_problems(config: Mapping[str, Any], drawn: Collection[str]) -> Itera
         if not wanted or any(domain_of[dataset] in wanted for dataset in drawn):
             continue
         path = f"model.branches.{name}"
+        if any(domain_of[dataset] in wanted for dataset in unread):
+            continue
         idle = [dataset for dataset, domain in domain_of.items() if domain in wanted]
         lack = (
             f"none of its datasets ({', '.join(idle)}) has a train split and a ratio above 0"
@@ -241,5 +245,5 @@ def _underflow_problems(config: Mapping[str, Any]) -> Iterator[str]:
 
 def _indivisible(path: str, settings: Mapping[str, Any], whole: str, part: str) -> Iterator[str]:
     total, by = settings.get(whole), settings.get(part)
-    if isinstance(total, int) and isinstance(by, int) and by > 0 and total % by:
+    if is_count(total) and is_count(by) and total % by:
         yield f"{path}.{whole} is {total}, which {path}.{part} ({by}) does not divide"

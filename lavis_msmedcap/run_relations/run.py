@@ -18,6 +18,7 @@ from lavis_msmedcap.run_relations.values import (
     splits_of,
     training_ratios,
     trains,
+    unread,
     world_size,
 )
 from lavis_msmedcap.runners.loaders import TRAIN
@@ -34,17 +35,24 @@ ORDERED = (
 )
 
 
-def run_problems(config: Mapping[str, Any], own: Collection[str]) -> Iterator[str]:
+def run_problems(
+    config: Mapping[str, Any], own: Collection[str], incomplete: Collection[str]
+) -> Iterator[str]:
     """Lists what does not fit together in the ``run:`` section.
 
     Args:
         config: All sections.
         own: Parts of this package among model, task, runner and datasets.<name>.
+        incomplete: Sections with holes that are told elsewhere.
     """
     run = config["run"]
-    yield from _split_problems(config, own)
+    if not config["datasets"] and "datasets" not in incomplete:
+        yield "datasets: is empty; name at least one dataset"
+    if config["datasets"] and not unread(config, own):
+        yield from _split_problems(config, own)
+        if trains(config):
+            yield from _train_split_problems(config, own)
     if trains(config):
-        yield from _train_split_problems(config, own)
         yield from _ratio_problems(config, own)
     yield from _order_problems(run)
     yield from _resume_problems(run, own)
@@ -58,10 +66,7 @@ def run_problems(config: Mapping[str, Any], own: Collection[str]) -> Iterator[st
 
 def _split_problems(config: Mapping[str, Any], own: Collection[str]) -> Iterator[str]:
     """Finds evaluated splits that no dataset has."""
-    run, datasets = config["run"], config["datasets"]
-    if not datasets:
-        yield "datasets: is empty; name at least one dataset"
-        return
+    run = config["run"]
     # the names themselves are told already where the schema of the run section is ours
     named_well = SPLITS if {"task", "runner"} <= set(own) else None
     for key in EVALUATED:
@@ -95,6 +100,7 @@ def _train_split_problems(config: Mapping[str, Any], own: Collection[str]) -> It
 
 
 def _absent(config: Mapping[str, Any], key: str, split: str, cure: str) -> Iterator[str]:
+    """Says that no dataset has a split, and what all have."""
     available = {name: splits_of(settings) for name, settings in config["datasets"].items()}
     if available and not any(split in splits for splits in available.values()):
         have = "; ".join(f"{n}: {', '.join(s) or 'none'}" for n, s in available.items())

@@ -43,13 +43,14 @@ def text_problems(config: Mapping[str, Any]) -> Iterator[str]:
     prompt = _prompt_length(model)
     if prompt is None:
         return
-    if trains(config):
-        yield from _training_problems(model, prompt)
     positions = _positions(model)
     queries = [branch.get("num_query_token") for _, branch in branches_of(config)]
     counts = [count for count in queries if is_count(count)]
     if positions is not None and len(counts) == len(queries):
         yield from _position_problems(config, positions, sum(counts), prompt)
+    # a prompt without room in the LLM is told already
+    if trains(config) and (positions is None or sum(counts) + prompt < positions):
+        yield from _training_problems(model, prompt)
 
 
 def _training_problems(model: Mapping[str, Any], prompt: int) -> Iterator[str]:

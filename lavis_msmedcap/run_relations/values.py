@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from lavis_msmedcap.datasets.records import SPLITS
@@ -67,6 +67,15 @@ def splits_of(settings: Any) -> tuple[str, ...]:
     if not isinstance(annotations, Mapping):
         return SPLITS
     return tuple(split for split in SPLITS if annotations.get(split))
+
+
+def unread(config: Mapping[str, Any], own: Collection[str]) -> list[str]:
+    """Returns the datasets of this package that have no split at all, which is told of them."""
+    return [
+        name
+        for name, settings in config["datasets"].items()
+        if f"datasets.{name}" in own and not splits_of(settings)
+    ]
 
 
 def training_ratios(config: Mapping[str, Any]) -> dict[str, float]:

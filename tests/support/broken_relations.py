@@ -131,8 +131,7 @@ PRETRAIN = {
         "datasets.roco=null",
     ),
     "no_annotations": (
-        "datasets.coco2014_caption.build_info.annotations.train=null "
-        "model.branches.clip.train_on=[medical]",
+        "datasets.coco2014_caption.build_info.annotations.train=null",
         "datasets.coco2014_caption.build_info.annotations names no split",
     ),
     "no_kinds": ("datasets.roco.kinds=[]", "datasets.roco.kinds is empty", "[radiology]"),
@@ -203,7 +202,15 @@ PRETRAIN = {
         "model.branches.clip.encoder.image_size is 0",
         "at least 1",
     ),
+    "image_of_less_than_none": (
+        "model.branches.clip.encoder.image_size=-3",
+        "model.branches.clip.encoder.image_size is -3",
+    ),
     "no_arch": ("model.arch=null", "model.arch is null", "for example blip2_dual_qformer"),
+    "arch_as_number": ("model.arch=3", "model.arch is 3", "expected text"),
+    "type_as_number": ("datasets.roco.type=3", "datasets.roco.type is 3", "expected text"),
+    "no_dataset_type": ("datasets.roco.type=null", "datasets.roco.type is null", "default"),
+    "datasets_as_list": ("datasets=[]", "--options: datasets is []", "expected a mapping"),
     "no_model_type": ("model.model_type=null", "model.model_type is null", "demo, paper"),
     # words that do nothing
     "empty_mapping": (
@@ -236,6 +243,11 @@ CAPTION = {
         "model.branches.clip.num_query_token=250",
         "branches' queries are 258, but the LLM",
         "lower model.branches.<name>.num_query_token",
+    ),
+    "prompt_beyond_the_llm": (
+        f"model.prompt={'CT_' * 200}",
+        "tokens and the branches' queries are 16, but the LLM",
+        "shorten model.prompt",
     ),
     "prompt_leaves_no_caption": (
         "model.max_txt_len=9",
