@@ -19,6 +19,8 @@ from lavis_msmedcap.runners.schedule import SCHEDULES
 from lavis_msmedcap.runners.settings import AMP_MODES
 
 COUNT = Key(int, minimum=1)
+# NumPy takes 32 bits, and every process adds its rank
+SEED = Key(int, minimum=0, maximum=2**31 - 1)
 PATH = Nullable(Key(str))
 
 # --- model: ------------------------------------------------------------------------------------
@@ -109,6 +111,8 @@ LORA_KEYS: dict[str, Node] = {
 MODEL_SCHEMAS: dict[str, dict[str, Node]] = {
     "blip2_dual_qformer": {
         **MODEL_KEYS,
+        # [CLS], one word and [SEP]
+        "max_txt_len": Key(int, required=True, minimum=3, help="longest text in tokens"),
         "embed_dim": Key(int, required=True, minimum=1, help="width of the contrastive space"),
         "loss_weights": Section({"itc": WEIGHT, "itm": WEIGHT, "lm": WEIGHT}),
     },
@@ -142,24 +146,25 @@ FOREIGN_MODEL: dict[str, Node] = {
 
 SPLIT_LIST = Nullable(Key(list, items=Key(str, choices=SPLITS)))
 RATE = Key(float, minimum=0)
+RATIO = Key(float, minimum=0, maximum=1000)
 RUN_KEYS: dict[str, Node] = {
     "task": Key(str, required=True, help="the registered task"),
     "runner": Key(str),
     "max_epoch": Key(int, minimum=0),
     "batch_size_train": COUNT,
     "batch_size_eval": COUNT,
-    "num_workers": Key(int, minimum=0),
+    "num_workers": Key(int, minimum=0, maximum=512),
     "init_lr": Key(float, above=0),
     "min_lr": RATE,
     "warmup_lr": Key(float),
     "warmup_steps": Key(int, minimum=0),
     "lr_sched": Key(str),
-    "lr_decay_rate": Nullable(RATE),
+    "lr_decay_rate": Nullable(Key(float, minimum=0, maximum=1)),
     "weight_decay": RATE,
-    "beta2": Key(float, minimum=0, maximum=1),
+    "beta2": Key(float, minimum=0, below=1),
     "accum_grad_iters": COUNT,
     "clip_grad_norm": Nullable(Key(float, above=0)),
-    "seed": Key(int, minimum=0),
+    "seed": SEED,
     "output_dir": Key(str),
     # YAML reads a bare off as false; LAVIS' true is fp16
     "amp": Key((str, bool), choices=(*AMP_MODES, False, True)),
@@ -167,9 +172,9 @@ RUN_KEYS: dict[str, Node] = {
     "train_splits": SPLIT_LIST,
     "valid_splits": SPLIT_LIST,
     "test_splits": SPLIT_LIST,
-    "train_dataset_ratios": Nullable(MapOf(RATE)),
-    "samples_per_epoch": Nullable(COUNT),
-    "feature_cache_gib": Key(float, minimum=0),
+    "train_dataset_ratios": Nullable(MapOf(RATIO)),
+    "samples_per_epoch": Nullable(Key(int, minimum=1, maximum=10**9)),
+    "feature_cache_gib": Key(float, minimum=0, maximum=10**6),
     "max_eval_samples": Nullable(COUNT),
     "log_freq": COUNT,
     "device": Key(str),
@@ -180,7 +185,8 @@ RUN_KEYS: dict[str, Node] = {
     "max_len": COUNT,
     "min_len": Key(int, minimum=0),
     "num_beams": COUNT,
-    "length_penalty": Key(float),
+    # an exponent: far from 0 the power of a length is no number any more
+    "length_penalty": Key(float, minimum=-10, maximum=10),
     "repetition_penalty": Key(float, above=0),
     "report": Key(bool),
 }
@@ -188,6 +194,7 @@ RUN_KEYS: dict[str, Node] = {
 # Types only where a wrong one fails late.
 LAVIS_RUN_KEYS: dict[str, Node] = {
     **RUN_KEYS,
+    "train_dataset_ratios": Nullable(MapOf(RATE)),  # relative to each other
     "train_splits": Nullable(Key(list)),
     "valid_splits": Nullable(Key(list)),
     "test_splits": Nullable(Key(list)),
@@ -210,7 +217,7 @@ DATASET_KEYS: dict[str, Node] = {
     "type": Key(str),
     "data_type": Key(str, required=True, choices=("images",), help="always images"),
     "domain": Key(str, required=True, choices=DOMAINS, help="which branches its samples train"),
-    "ratio": Key(float, minimum=0),
+    "ratio": RATIO,
     "vis_processor": Key(dict, required=True, help="processors of the images"),
     "text_processor": Key(dict, required=True, help="processors of the captions"),
     "build_info": Key(dict, required=True, help="where the files are"),

@@ -39,6 +39,7 @@ from lavis_msmedcap.config_schema import (
 )
 from lavis_msmedcap.run_recipe import fit_to_recipe
 from lavis_msmedcap.run_relations import input_problems, relation_problems
+from lavis_msmedcap.run_relations.datasets import is_of_wrong_kind
 from lavis_msmedcap.run_sources import Draft, merge, read_yaml
 
 DEFAULT_RUNNER = "runner_base"  # what LAVIS takes where run.runner is not given
@@ -91,10 +92,14 @@ def _chosen_model_default(draft: Draft) -> dict[str, Any]:
     model = draft.user["model"]
     arch = model.get("arch")
     if arch is None:
+        # begins as the schema's own sentence, so that the longer one alone is told
+        lack = "null; expected text" if "arch" in model else "missing"
         draft.problems.append(
-            "model.arch is missing (the registered model, for example blip2_dual_qformer)"
+            f"model.arch is {lack} (the registered model, for example blip2_dual_qformer)"
         )
         return {}
+    if not isinstance(arch, str):
+        return {}  # told by the schema
     cls = registered("model", arch)
     if cls is None:
         draft.problems.append(describe_unknown("model.arch", str(arch), _names("model")))
@@ -129,8 +134,12 @@ def _chosen(
         return None
     if value is None:
         known = ", ".join(types)
-        draft.problems.append(f"{key} is missing; known types {owner}: {known}")
+        absent = key == "model.model_type" and "model_type" not in draft.user["model"]
+        lack = "missing" if absent else "null; expected text"
+        draft.problems.append(f"{key} is {lack}; known types {owner}: {known}")
         return None
+    if not isinstance(value, str):
+        return None  # told by the schema
     if value not in types:
         draft.problems.append(describe_unknown(key, str(value), types))
         return None
@@ -231,23 +240,25 @@ def _run_section(run: Mapping[str, Any]) -> Section:
 
 def _dataset_section(name: str, settings: Any) -> Section:
     builder = registered("builder", name)
-    if not is_own(builder) or not isinstance(settings, Mapping):
+    if not is_own(builder):
         return Section({"type": Key(str), "data_type": Key(str)}, open=True)
+    given = settings if isinstance(settings, Mapping) else {}
     processors = {
-        key: _processor_section(settings.get(key)) for key in ("vis_processor", "text_processor")
+        key: _processor_section(key, given.get(key)) for key in ("vis_processor", "text_processor")
     }
     return Section({**DATASET_KEYS, **declared_keys(builder), **processors})
 
 
-def _processor_section(settings: Any) -> Section:
+def _processor_section(key: str, settings: Any) -> Section:
     settings = settings if isinstance(settings, Mapping) else {}
     parts: dict[str, Node] = {}
     for part in ("train", "eval"):
         chosen = settings.get(part)
         name = chosen.get("name") if isinstance(chosen, Mapping) else None
         cls = registered("processor", name)
-        known = hasattr(cls, "CONFIG_KEYS")
-        keys = {**declared_keys(cls), **PROCESSOR_NAME}
+        # keys left over from a processor of the right kind are no news beside a wrong one
+        known = hasattr(cls, "CONFIG_KEYS") and not is_of_wrong_kind(key, name)
+        keys = {**(declared_keys(cls) if known else {}), **PROCESSOR_NAME}
         parts[part] = Section(keys, required=True, open=not known, help="name of a processor")
     return Section(parts, required=True, help="processors for train and eval")
 

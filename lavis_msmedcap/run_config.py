@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lavis_msmedcap.common.config_check import describe_unknown, show
 from lavis_msmedcap.common.errors import ConfigError
-from lavis_msmedcap.run_options import parse_options
+from lavis_msmedcap.run_options import idle_options, parse_options
 from lavis_msmedcap.run_sources import Draft, find_config, merge, read_config
 from lavis_msmedcap.run_stages import Stage, evaluating, made_by_earlier, split_stages
 
@@ -200,6 +200,7 @@ def _resolve(
     draft.user = draft.resolved()
     with_defaults(draft)
     draft.config = draft.resolved()
+    draft.problems += idle_options(stage.options, draft.config)
     draft.config = check_run_config(draft)
     config = RunConfig(OmegaConf.create(draft.config), path, draft.notes, stage.name)
     return config, _distinct(draft.problems)

@@ -7,7 +7,7 @@ list drops settings without a word. Here a list is of one form throughout, or it
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -95,8 +95,11 @@ def _alternating(words: list[str]) -> tuple[list[tuple[str, str]], list[str]]:
 def _key_problem(key: str) -> str | None:
     if KEY.fullmatch(key):
         return None
+    named = re.sub(r"\.?\[[\"']?([A-Za-z_][\w-]*)[\"']?\]", r".\1", key)  # Python's way of a key
+    if KEY.fullmatch(named):
+        return f"{key}: names are joined by dots, without brackets; write {named}"
     if re.search(r"[\[\]]|\.\d+(\.|$)", key):
-        whole = re.split(r"\[|\.\d", key)[0]
+        whole = re.split(r"\.?\[|\.\d", key)[0]
         return f"{key}: a list is replaced as a whole, for example {whole}=[a, b]"
     return f"{key or '(nothing)'}: not a key; expected names with dots between, as in run.max_epoch"
 
@@ -144,3 +147,33 @@ def _insert(tree: dict[str, Any], key: str, value: Any) -> str | None:
         tree = inner
     tree[last] = value
     return None
+
+
+def idle_options(
+    options: Mapping[str, Any], config: Mapping[str, Any], path: str = ""
+) -> list[str]:
+    """Finds options that are an empty mapping where there is a full one, which changes nothing.
+
+    ``datasets.roco={}`` is none of them: it asks for a dataset with its packaged defaults.
+
+    Args:
+        options: The options by key.
+        config: What they, all else below them, come to.
+        path: Of both, "" for the whole.
+    """
+    problems = []
+    for key, value in options.items():
+        here = f"{path}.{key}" if path else str(key)
+        below = config.get(key)
+        if not isinstance(value, Mapping) or not isinstance(below, Mapping):
+            continue
+        if value:
+            problems += idle_options(value, below, here)
+        elif below and path != "datasets":
+            name = next(iter(below))
+            problems.append(
+                f"--options {here} is {{}}, which changes nothing: mappings are merged, and it has "
+                f"{', '.join(map(str, below))}; name the keys to change, for example "
+                f"{here}.{name}=null"
+            )
+    return problems

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from lavis_msmedcap.run_relations import STAGE_1_TASK, branches_of, splits_of
+from lavis_msmedcap.run_relations.values import STAGE_1_TASK, branches_of, splits_of
 
 # a run that loses its validation still trains; one that loses what it evaluates is an error
 SPLITS_TO_SPARE = ("valid_splits", "test_splits")

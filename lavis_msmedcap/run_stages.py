@@ -56,7 +56,7 @@ def split_stages(body: Mapping[str, Any], path: Path, options: Mapping[str, Any]
         if "stages" in options:
             raise ConfigError(["--options stages: the file has no stages"], str(path))
         return [Stage("", dict(body), common_options)]
-    stages, chosen = body["stages"], options.get("stages") or {}
+    stages, chosen = body["stages"], options.get("stages", {})
     problems = _stage_problems(stages, chosen)
     if problems:
         raise ConfigError(problems, str(path))

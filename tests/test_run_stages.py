@@ -120,6 +120,7 @@ def test_a_file_of_stages_is_not_one_configuration(row: str) -> None:
     [
         (["stages.captoin.run.seed=1"], "did you mean 'caption'"),
         (["stages=1"], "write stages.<name>.<key>=value"),
+        (["stages=null"], "stages is null; write stages.<name>.<key>=value"),
         (["stages.caption=3"], "stages.caption=null to leave it out"),
         (
             [f"stages.{name}=null" for name in ("pretrain", "caption", "evaluate")],

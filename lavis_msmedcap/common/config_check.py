@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Union
@@ -35,6 +36,7 @@ class Key:
         choices: Accepted values; empty accepts any.
         minimum: Smallest accepted number.
         above: The number must be larger than this.
+        below: The number must be smaller than this.
         maximum: Largest accepted number.
         items: What each element of a list must be.
         help: What the key is for, told where it is missing.
@@ -45,6 +47,7 @@ class Key:
     choices: Collection[Any] = ()
     minimum: float | None = None
     above: float | None = None
+    below: float | None = None
     maximum: float | None = None
     items: Key | None = None
     help: str = ""
@@ -301,12 +304,19 @@ def _out_of_range(number: float, key: Key) -> str:
         return "a finite number"
     bounds = []
     if key.minimum is not None and number < key.minimum:
-        bounds.append(f"at least {key.minimum:g}")
+        bounds.append(f"at least {_digits(key.minimum)}")
     if key.above is not None and number <= key.above:
-        bounds.append(f"more than {key.above:g}")
+        bounds.append(f"more than {_digits(key.above)}")
+    if key.below is not None and number >= key.below:
+        bounds.append(f"less than {_digits(key.below)}")
     if key.maximum is not None and number > key.maximum:
-        bounds.append(f"at most {key.maximum:g}")
+        bounds.append(f"at most {_digits(key.maximum)}")
     return " and ".join(bounds)
+
+
+def _digits(bound: float) -> str:
+    """Writes whole numbers in full, where ``:g`` would round those above a million."""
+    return str(bound) if isinstance(bound, int) else f"{bound:g}"
 
 
 def _fit(value: Any, kinds: tuple[type, ...]) -> tuple[bool, Any]:
@@ -359,7 +369,9 @@ def _expected(key: Key) -> str:
 def _cure(value: Any, kinds: tuple[type, ...]) -> str:
     """Adds how to write the value where the mistake is a usual one."""
     if list in kinds and isinstance(value, (str, int, float)):
-        return f": write [{value}]"
+        # brackets of another kind, as Python and some shells have them
+        inner = re.sub(r"^\s*[(<]\s*(.*?)\s*,?\s*[)>]\s*$", r"\1", str(value))
+        return f": write [{inner}]"
     if str in kinds and isinstance(value, (int, float)) and not isinstance(value, bool):
         return f": write it in quotes, '{value}'"
     if bool in kinds and isinstance(value, (str, int)):

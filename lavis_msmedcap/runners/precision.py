@@ -36,6 +36,8 @@ def choose_device(wanted: str) -> torch.device:
     if device.type not in ("cpu", "cuda"):
         raise ConfigError([_device_problem(wanted, "is not supported")])
     if device.type == "cpu":
+        if ":" in wanted:
+            raise ConfigError([_device_problem(wanted, "has a number, but there is one CPU")])
         return torch.device("cpu")
     if not torch.cuda.is_available():
         raise ConfigError([_device_problem(wanted, "was asked for, but torch sees no CUDA device")])

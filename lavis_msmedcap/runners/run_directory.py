@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import time
 from dataclasses import dataclass
@@ -85,6 +86,24 @@ def create_run_directory(output_dir: str) -> RunDirectory:
             ]
         )
     return RunDirectory(Path(root))
+
+
+def obstacle(output_dir: str) -> str | None:
+    """Says why no run directory can be made, without making anything; None if nothing is in sight.
+
+    Args:
+        output_dir: As written in the configuration.
+    """
+    place = resolve_path(output_dir)
+    try:
+        nearest = next(path for path in (place, *place.parents) if path.exists())
+    except (OSError, ValueError) as error:  # a name that is too long, or holds a zero byte
+        return getattr(error, "strerror", None) or str(error)
+    if not nearest.is_dir():
+        return f"{nearest} is a file" if nearest.is_file() else f"{nearest} is no folder"
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        return f"{nearest} may not be written to"
+    return None
 
 
 def _make_unique(parent: Path) -> Path:

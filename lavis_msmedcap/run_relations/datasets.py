@@ -1,0 +1,128 @@
+"""What keys of the ``datasets:`` section must hold together, and which processors they may name."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+from lavis_msmedcap.datasets.records import DOMAINS, SPLITS
+from lavis_msmedcap.run_relations.model import OWN_IMAGE_PROCESSORS
+from lavis_msmedcap.run_relations.values import (
+    is_number,
+    mapping,
+    splits_of,
+    training_ratios,
+    trains,
+)
+
+IMAGE, TEXT = "images", "texts"
+# of LAVIS; processors that somebody else registered are taken at their word
+LAVIS_IMAGE_PROCESSORS = (
+    "blip_image_train",
+    "blip_image_eval",
+    "blip2_image_train",
+    "clip_image_train",
+    "clip_image_eval",
+)
+LAVIS_VIDEO_PROCESSORS = ("alpro_video_train", "alpro_video_eval", "gpt_video_ft")
+LAVIS_TEXT_PROCESSORS = ("blip_caption", "blip_question", "gpt_dialogue")
+KINDS = {
+    **dict.fromkeys(("msmedcap_image_train", "msmedcap_image_eval"), IMAGE),
+    **dict.fromkeys(LAVIS_IMAGE_PROCESSORS, IMAGE),
+    **dict.fromkeys(LAVIS_VIDEO_PROCESSORS, "videos"),
+    **dict.fromkeys(("msmedcap_caption", *LAVIS_TEXT_PROCESSORS), TEXT),
+}
+EXPECTED = {
+    "vis_processor": (IMAGE, "msmedcap_image_{part}"),
+    "text_processor": (TEXT, "msmedcap_caption"),
+}
+
+
+def dataset_problems(config: Mapping[str, Any], own: Collection[str]) -> Iterator[str]:
+    """Lists what does not fit together in the sections of datasets of this package.
+
+    Args:
+        config: All sections.
+        own: Parts of this package among model, task, runner and datasets.<name>.
+    """
+    for name, settings in config["datasets"].items():
+        if f"datasets.{name}" in own and isinstance(settings, Mapping):
+            yield from _split_problems(f"datasets.{name}", settings)
+            yield from _fraction_problems(f"datasets.{name}", settings)
+            yield from processor_problems(name, settings)
+    if "runner" in own and trains(config):
+        yield from _mixed_image_problems(config)
+
+
+def processor_problems(dataset: str, settings: Any) -> Iterator[str]:
+    """Finds processors of another kind than their place asks for, of a dataset of this package."""
+    for key, (wanted, example) in EXPECTED.items():
+        for part, chosen in mapping(mapping(settings).get(key)).items():
+            name = mapping(chosen).get("name")
+            if is_of_wrong_kind(key, name):
+                kind = KINDS[str(name)]
+                yield (
+                    f"datasets.{dataset}.{key}.{part}.name is {name}, which is for {kind}; "
+                    f"expected a processor of {wanted}, for example {example.format(part=part)}"
+                )
+
+
+def is_of_wrong_kind(key: str, name: Any) -> bool:
+    """Tells whether a processor is known to be of another kind than ``key`` asks for."""
+    return isinstance(name, str) and name in KINDS and KINDS[name] != EXPECTED[key][0]
+
+
+def _split_problems(path: str, settings: Mapping[str, Any]) -> Iterator[str]:
+    if not splits_of(settings):
+        key = f"{path}.splits" if "splits" in settings else f"{path}.build_info.annotations"
+        yield (
+            f"{key} names no split, so nothing of the dataset would be read; name some of "
+            f"{', '.join(SPLITS)}, or leave the dataset out ({path}=null)"
+        )
+    if settings.get("kinds") == []:
+        yield f"{path}.kinds is empty, so nothing would be read; write [radiology]"
+
+
+def _fraction_problems(path: str, settings: Mapping[str, Any]) -> Iterator[str]:
+    fractions = mapping(settings.get("split_fractions"))
+    if not fractions or not all(is_number(share) for share in fractions.values()):
+        return
+    total = sum(fractions.values())
+    if total > 1 + 1e-9:
+        yield (
+            f"{path}.split_fractions add up to {total:g}; expected shares that add up to at most 1"
+        )
+    empty = [split for split in splits_of(settings) if not fractions.get(split)]
+    if empty and splits_of(settings):
+        rest = ", ".join(split for split in splits_of(settings) if split not in empty)
+        yield (
+            f"{path}.split_fractions leaves nothing to {', '.join(empty)}; give it a share, or "
+            f"write {path}.splits=[{rest}]"
+        )
+
+
+def _mixed_image_problems(config: Mapping[str, Any]) -> Iterator[str]:
+    """Finds datasets of one domain, so of one batch, whose images cannot be stacked."""
+    for domain in DOMAINS:
+        makers: dict[str, str] = {}
+        for name, ratio in training_ratios(config).items():
+            settings = mapping(config["datasets"][name])
+            chosen = mapping(mapping(settings.get("vis_processor")).get("train"))
+            maker = chosen.get("name")
+            if settings.get("domain") == domain and ratio > 0 and KINDS.get(str(maker)) == IMAGE:
+                makers[name] = _format_of(chosen)
+        if len(set(makers.values())) > 1:
+            told = ", ".join(f"{name}: {made}" for name, made in makers.items())
+            yield (
+                f"datasets: the {domain} ones are mixed in one batch, but their "
+                f"vis_processor.train make images of different formats ({told}); name the same "
+                "processor and size for all of them"
+            )
+
+
+def _format_of(processor: Mapping[str, Any]) -> str:
+    name = str(processor.get("name"))
+    if name.startswith(OWN_IMAGE_PROCESSORS):
+        return "packed views"  # whose sizes are compared with the encoders
+    size = processor.get("image_size")
+    return f"a tensor of {size} pixels" if size is not None else f"a tensor of {name}"
