@@ -31,6 +31,7 @@ from lavis_msmedcap.models.encoders.freeze import is_frozen
 from lavis_msmedcap.models.encoders.outputs import ImageEmbeds
 from lavis_msmedcap.models.feature_cache import FeatureCache
 from lavis_msmedcap.models.lora import MARK
+from lavis_msmedcap.models.precision import frozen_products
 from lavis_msmedcap.models.starting_points import starting_problems
 from lavis_msmedcap.models.weight_files import Need, fetch, is_url, problems
 from lavis_msmedcap.models.weights import trainable_parameters
@@ -238,6 +239,7 @@ class DualBranchModel(CheckpointedModel):
                 # an encoder computes in its own precision: under autocast its weights would be cast
                 # anew for every batch, and its features would depend on run.amp
                 torch.autocast(self.device.type, enabled=False),
+                frozen_products(next(branch.encoder.parameters()).dtype, self.device),
             ):
                 embeds[name] = branch.encode(*views[name])
         return embeds

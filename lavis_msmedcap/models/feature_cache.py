@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
@@ -22,6 +23,17 @@ from lavis_msmedcap.models.encoders.outputs import ImageEmbeds
 logger = logging.getLogger(__name__)
 
 GIB = 2**30
+
+
+def _each(
+    compute: Callable[[Tensor], ImageEmbeds], images: Sequence[Tensor]
+) -> Iterable[ImageEmbeds]:
+    """Encodes images one by one; on a CPU several at a time, as one is too small for all cores."""
+    threads = min(len(images), torch.get_num_threads())
+    if threads < 2 or images[0].device.type != "cpu":
+        return [compute(image) for image in images]
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(compute, images))
 
 
 class FeatureCache:
@@ -56,14 +68,13 @@ class FeatureCache:
         Returns:
             Tokens (B, N, C) and mask (B, N) on the device of ``packed``.
         """
-        rows = []
-        for index, image in enumerate(packed.cpu()):
-            key = (branch, hashlib.blake2b(image.numpy(), digest_size=16).digest())
-            kept = self._kept.get(key)
-            if kept is None:
-                kept = compute(packed[index : index + 1])
-                self._keep(key, kept)
-            rows.append(kept)
+        images = packed.cpu()
+        keys = [(branch, hashlib.blake2b(row.numpy(), digest_size=16).digest()) for row in images]
+        new = {key: packed[i : i + 1] for i, key in enumerate(keys) if key not in self._kept}
+        fresh = dict(zip(new, _each(compute, list(new.values()))))
+        for key, features in fresh.items():
+            self._keep(key, features)
+        rows = [fresh[key] if key in fresh else self._kept[key] for key in keys]
         embeds = torch.cat([row.embeds.to(packed.device) for row in rows])
         return ImageEmbeds(embeds, torch.cat([row.atts.to(packed.device) for row in rows]))
 

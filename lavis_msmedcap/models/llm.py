@@ -26,7 +26,7 @@ from lavis_msmedcap.models.llm_files import (
     read_llm_weights,
     refuse_overflow,
 )
-from lavis_msmedcap.models.llm_text import Tokenizer, encode, end_of_caption_id
+from lavis_msmedcap.models.llm_text import Tokenizer, check_tokenizer
 from lavis_msmedcap.models.opt import build_opt, load_opt, opt_config, published_opt
 from lavis_msmedcap.models.weights import PRECISIONS, ExpectedKeys, load_strict
 
@@ -145,13 +145,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         tokenizer.bos_token = tokenizer.eos_token
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    end_of_caption_id(tokenizer)
-    alone = encode(tokenizer, "a photo of")
-    if encode(tokenizer, "a photo of a chest")[: len(alone)] != alone:
-        raise WeightsError(
-            f"LLM tokenizer: in {folder} the tokens of a prompt change when a caption follows it; "
-            "expected a tokenizer that keeps the space with the word after it"
-        )
+    check_tokenizer(tokenizer, folder)
     return tokenizer
 
 

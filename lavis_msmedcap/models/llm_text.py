@@ -6,6 +6,7 @@ Dimensions: B batch, L text tokens.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -60,6 +61,22 @@ def end_of_caption_id(tokenizer: Tokenizer) -> int:
             f"got {ids} for a word of {word}"
         )
     return ids[-1]
+
+
+def check_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
+    """Checks that a tokenizer can serve captioning.
+
+    Raises:
+        WeightsError: If the line break is not one token, or the tokens of a prompt change when a
+            caption follows it.
+    """
+    end_of_caption_id(tokenizer)
+    alone = encode(tokenizer, "a photo of")
+    if encode(tokenizer, "a photo of a chest")[: len(alone)] != alone:
+        raise WeightsError(
+            f"LLM tokenizer: in {folder} the tokens of a prompt change when a caption follows it; "
+            "expected one that keeps the space with the word after it, as byte-level BPE does"
+        )
 
 
 def caption_inputs(

@@ -17,7 +17,7 @@ from transformers import GPT2Tokenizer
 from lavis_msmedcap.common.errors import WeightsError
 from lavis_msmedcap.models.encoders.freeze import freeze
 from lavis_msmedcap.models.llm_files import read_config, read_llm_weights, refuse_overflow
-from lavis_msmedcap.models.llm_text import encode, end_of_caption_id
+from lavis_msmedcap.models.llm_text import check_tokenizer
 from lavis_msmedcap.models.weights import PRECISIONS, ExpectedKeys, load_strict
 
 TOKENIZER_NAMES = ("vocab.json", "merges.txt", "tokenizer_config.json")
@@ -139,13 +139,7 @@ def load_opt_tokenizer(folder: Path) -> GPT2Tokenizer:
             f"OPT tokenizer: {folder}/tokenizer_config.json names no pad_token or no bos_token; "
             "OPT's are <pad> and </s>"
         )
-    end_of_caption_id(tokenizer)
-    alone = encode(tokenizer, "a photo of")
-    if encode(tokenizer, "a photo of a chest")[: len(alone)] != alone:
-        raise WeightsError(
-            f"OPT tokenizer: in {folder} the tokens of a prompt change when a caption follows it; "
-            "expected a byte-level BPE that keeps the space with the word after it"
-        )
+    check_tokenizer(tokenizer, folder)
     return tokenizer
 
 
