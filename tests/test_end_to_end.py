@@ -279,3 +279,26 @@ def test_another_seed_gives_another_run(journey: Journey, tmp_path: Path) -> Non
 def test_nothing_is_written_but_run_directories(journey: Journey) -> None:
     folder = journey.stage1.parents[3]
     assert [path.name for path in folder.iterdir()] == ["output"]
+
+
+# --- a row of Table 1 --------------------------------------------------------------------------
+
+
+def test_one_file_runs_the_stages_of_its_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    row = "projects/msmedcap/table1/blip2_g_zeroshot.yaml"
+    assert train.main(["--cfg-path", row, "--options", *SMALL, *FEW]) == 0
+    (pretrain,), (caption,), (test,) = (
+        list((tmp_path / "output/msmedcap/table1/blip2_g_zeroshot" / stage).iterdir())
+        for stage in ("pretrain", "caption", "evaluate")
+    )
+    assert list(OmegaConf.load(caption / "config.yaml").datasets) == ["coco2014_caption"]
+    assert {BEST, LAST} <= files_of(pretrain)
+    assert LAST in files_of(caption)
+    assert results("test") <= files_of(test)
+    kept = load_file(caption / LAST)
+    assert not [name for name in kept if name.startswith("branches.sam")]
+    used = json.loads((test / "result/metrics_test.json").read_text())
+    assert used["split"] == "test"
