@@ -188,6 +188,7 @@ def test_run_configurations_are_found_from_anywhere(installed: Environment) -> N
     expected = [
         f"{path.relative_to(ROOT).as_posix()} True"
         for path in (ROOT / "projects" / "msmedcap").rglob("*.yaml")
+        if not path.name.startswith("_")  # a base of others
     ]
     assert sorted(installed.output("-c", code).splitlines()) == sorted(expected)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -37,6 +38,14 @@ class Interrupted(MixedSemanticPretrainTask):
     def valid_step(self, model: nn.Module, samples: Any) -> Any:
         self._count("valid")
         return super().valid_step(model, samples)
+
+
+@pytest.fixture(autouse=True)
+def heard() -> Iterator[None]:
+    """A process that a shell started in the background ignores Ctrl-C, tests included."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def make(tiny: ModuleType, tmp_path: Path, task: Any, **run: Any) -> RunnerMSMedCap:

@@ -15,7 +15,8 @@ PRETRAIN = {
     "train_on_val_too": ("run.train_splits=[train,val]", "run.train_splits is", "write [train]"),
     "split_twice": ("run.valid_splits=[val,val]", "run.valid_splits names val", "write [val]"),
     "nobody_has_val": (
-        "datasets.roco=null datasets.medicat=null",
+        "datasets.roco=null datasets.medicat=null "
+        "datasets.coco2014_caption.build_info.annotations.val=null",
         "run.valid_splits: no dataset has a split 'val'",
         "run.valid_splits=[] to do without",
     ),
@@ -101,7 +102,7 @@ PRETRAIN = {
         "set run.task=mixed_semantic_pretrain, or model.arch=msmedcap",
     ),
     "model_of_the_other_stage": (
-        "model.arch=msmedcap",
+        "model.arch=msmedcap model.load_finetuned=false",
         "model.arch is msmedcap, but run.task is mixed_semantic_pretrain",
         "set run.task=medical_captioning, or model.arch=blip2_dual_qformer",
     ),
@@ -131,7 +132,8 @@ PRETRAIN = {
         "datasets.roco=null",
     ),
     "no_annotations": (
-        "datasets.coco2014_caption.build_info.annotations.train=null",
+        "datasets.coco2014_caption.build_info.annotations.train=null "
+        "datasets.coco2014_caption.build_info.annotations.val=null",
         "datasets.coco2014_caption.build_info.annotations names no split",
     ),
     "no_kinds": ("datasets.roco.kinds=[]", "datasets.roco.kinds is empty", "[radiology]"),
