@@ -115,6 +115,7 @@ setup(
         "safetensors>=0.3",
         "pycocoevalcap",
         "Pillow",
+        "pydicom>=2.4",
         "tqdm",
         "requests",
         "filelock",
@@ -124,11 +125,15 @@ setup(
         # model.llm.lora; later versions import transformers.Cache, which 4.26 does not have
         "lora": ["peft>=0.9,<0.14"],
         "quant": ["bitsandbytes>=0.45"],  # model.llm.quantization
+        "nifti": ["nibabel>=4"],
+        "parquet": ["pyarrow>=10"],
         "dev": [
             "ruff>=0.17,<0.18",  # its formatting changes between minor versions
             "mypy>=1.15,<3",
             "pytest>=8",
             "hypothesis>=6",
+            "nibabel>=4",
+            "pyarrow>=10",
             "setuptools>=70.1",  # tests/test_install.py builds without build isolation
             "wheel",
         ],
