@@ -16,9 +16,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-_PART = re.compile(
-    r"^(?P<file>.+)::(?P<kind>frame|slice|bytes|row)=(?P<value>[^:]+)$", re.DOTALL
-)
+_PART = re.compile(r"^(?P<file>.+)::(?P<kind>frame|slice|bytes|row)=(?P<value>[^:]+)$", re.DOTALL)
 
 
 class ImagePlace(NamedTuple):
