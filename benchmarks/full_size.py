@@ -108,8 +108,22 @@ def make_qformer_files(weights: Path) -> None:
     (folder / "vocab.txt").write_text("\n".join([*specials, *letters, *words]) + "\n")
 
 
+def make_tokenizer(folder: Path) -> None:
+    """Writes a tokenizer of a few real and many made-up words: random weights may choose any."""
+    tokenizer = ByteLevelBPETokenizer()
+    tokenizer.train_from_iterator(
+        SENTENCES, vocab_size=320, special_tokens=["<s>", "<pad>", "</s>", "<unk>"]
+    )
+    tokenizer.save_model(str(folder))
+    words = json.loads((folder / "vocab.json").read_text())
+    words |= {f"\u0120word{number}": number for number in range(len(words), OPT_VOCABULARY)}
+    (folder / "vocab.json").write_text(json.dumps(words))
+    settings = {**OPT_SPECIALS, "add_bos_token": True}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+
+
 def make_opt(weights: Path) -> None:
-    """Writes OPT-2.7b in float16 as the release does, with a small tokenizer."""
+    """Writes OPT-2.7b in float16 as the release does."""
     from lavis_msmedcap.models.opt import build_opt, published_opt
 
     config = {**published_opt("opt-2.7b"), "pad_token_id": 1, "bos_token_id": 2, "eos_token_id": 2}
@@ -118,13 +132,7 @@ def make_opt(weights: Path) -> None:
     folder = weights / "opt-2.7b"
     folder.mkdir(exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config))
-    tokenizer = ByteLevelBPETokenizer()
-    tokenizer.train_from_iterator(
-        SENTENCES, vocab_size=320, special_tokens=["<s>", "<pad>", "</s>", "<unk>"]
-    )
-    tokenizer.save_model(str(folder))
-    settings = {**OPT_SPECIALS, "add_bos_token": True}
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    make_tokenizer(folder)
     shapes = {name: v for name, v in trained_shapes(model).items() if name != "lm_head.weight"}
     torch.save(fill(shapes, torch.float16), folder / "pytorch_model.bin")
 
