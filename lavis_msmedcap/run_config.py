@@ -306,6 +306,7 @@ def _overlay(draft: Draft, options: dict[str, Any]) -> dict[str, Any]:
         return {}
     if not isinstance(overlays, Mapping) or not overlays:
         draft.problems.append(f"scales is {show(overlays)}; expected settings by scale")
+        draft.incomplete.add("run")  # its numbers stand in the scales
         return {}
     if not isinstance(scale, str) or scale not in overlays:
         draft.problems.append(describe_unknown("scale", str(scale), overlays))
