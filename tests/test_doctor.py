@@ -11,11 +11,10 @@ from typing import Any
 import pytest
 import torch
 
-from lavis_msmedcap import cli, doctor
-from lavis_msmedcap.doctor import machine, packages
-from lavis_msmedcap.doctor.findings import MISSING, NOTE, OK, Finding
-from lavis_msmedcap.doctor.machine import check_disk, check_gpu
-from lavis_msmedcap.doctor.packages import check_packages, modern_lines
+from lavis_msmedcap import cli, doctor, doctor_machine, doctor_packages
+from lavis_msmedcap.doctor_findings import MISSING, NOTE, OK, Finding
+from lavis_msmedcap.doctor_machine import check_disk, check_gpu
+from lavis_msmedcap.doctor_packages import check_packages, modern_lines
 
 PRETRAIN = "projects/msmedcap/pretrain_mixed.yaml"
 CAPTION = "projects/msmedcap/caption.yaml"
@@ -131,7 +130,7 @@ def test_without_a_configuration_the_catalog_is_listed(
 @pytest.fixture
 def versions(monkeypatch: pytest.MonkeyPatch) -> dict[str, str | None]:
     """What is installed instead of what is here: versions by name, None for an absent package."""
-    if not list(importlib.metadata.distributions(name=packages.DISTRIBUTION)):
+    if not list(importlib.metadata.distributions(name=doctor_packages.DISTRIBUTION)):
         pytest.skip("the package is not installed here, so it has no requirements to read")
     changed: dict[str, str | None] = {}
     real = importlib.metadata.version
@@ -221,7 +220,7 @@ def test_a_gpu_that_cannot_be_used(
     monkeypatch.setattr(torch.version, "cuda", built)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(shutil, "which", lambda _: None)
-    monkeypatch.setattr(machine, "NVIDIA_DRIVER", tmp_path if driver else tmp_path / "none")
+    monkeypatch.setattr(doctor_machine, "NVIDIA_DRIVER", tmp_path if driver else tmp_path / "none")
     (finding,) = check_gpu()
     assert finding.status == status
     assert part in finding.text

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from lavis_msmedcap.doctor.packages import modern_lines
+from lavis_msmedcap.doctor_packages import modern_lines
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 # LAVIS itself is installed beside the list; spacy is optional there

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 from lavis_msmedcap import train
 from lavis_msmedcap.common.paths import resolve_path
 from lavis_msmedcap.common.startup import prepare_process
-from lavis_msmedcap.doctor.findings import MISSING, NOTE, OK, Finding
-from lavis_msmedcap.doctor.machine import check_disk, check_gpu, check_java
-from lavis_msmedcap.doctor.packages import check_packages
+from lavis_msmedcap.doctor_findings import MISSING, NOTE, OK, Finding
+from lavis_msmedcap.doctor_machine import check_disk, check_gpu, check_java
+from lavis_msmedcap.doctor_packages import check_packages
 
 if TYPE_CHECKING:
     from lavis_msmedcap.run_config import RunConfig

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from lavis_msmedcap.common.paths import cache_root
-from lavis_msmedcap.doctor.findings import MISSING, NOTE, OK, Finding
+from lavis_msmedcap.doctor_findings import MISSING, NOTE, OK, Finding
 
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 LITTLE_SPACE = 5_000_000_000  # bytes

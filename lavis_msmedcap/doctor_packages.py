@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from lavis_msmedcap.common.paths import PACKAGE_ROOT
-from lavis_msmedcap.doctor.findings import MISSING, NOTE, OK, Finding
+from lavis_msmedcap.doctor_findings import MISSING, NOTE, OK, Finding
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
