@@ -28,6 +28,7 @@ LAYERS = {
     "imaging": 1,
     "phantom": 1,
     "datasets.readers": 1,
+    "datasets.random_streams": 1,
     "datasets.records": 1,
     "datasets.caption_text": 1,
     "datasets.collate": 1,

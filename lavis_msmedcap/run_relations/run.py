@@ -24,7 +24,8 @@ from lavis_msmedcap.run_relations.values import (
 from lavis_msmedcap.runners.loaders import TRAIN
 from lavis_msmedcap.runners.precision import choose_device
 from lavis_msmedcap.runners.run_directory import obstacle
-from lavis_msmedcap.runners.settings import RunSettings
+from lavis_msmedcap.runners.run_status import STATUS
+from lavis_msmedcap.runners.settings import AUTO, OFF, RunSettings
 from lavis_msmedcap.tasks.medical_captioning import Decoding
 
 EVALUATED = ("valid_splits", "test_splits")
@@ -157,17 +158,18 @@ def _order_problems(run: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _resume_problems(run: Mapping[str, Any], own: Collection[str]) -> Iterator[str]:
-    resume = run.get("resume_ckpt_path")
-    if not isinstance(resume, str):
+    key = "resume" if isinstance(run.get("resume"), str) else "resume_ckpt_path"
+    value = run.get(key)
+    if not isinstance(value, str) or (key == "resume" and value in (AUTO, OFF)):
         return
-    if "runner" in own:  # which refuses it, but not before everything is built
+    place = resolve_path(value)
+    if "runner" in own and not (place / STATUS).is_file():
         yield (
-            "run.resume_ckpt_path: this version cannot take up an interrupted run; to start from "
-            "its weights, set model.load_finetuned=true, model.finetuned to its run directory, and "
-            "run.resume_ckpt_path=null"
+            f"run.{key}: {place} is no run directory (it has no {STATUS}); name the one to go on "
+            f"with, or set run.resume to {AUTO} or {OFF}"
         )
-    elif "://" not in resume and not resolve_path(resume).exists():
-        yield f"run.resume_ckpt_path: {resolve_path(resume)} does not exist; name a checkpoint"
+    elif "://" not in value and not place.exists():
+        yield f"run.{key}: {place} does not exist; name a checkpoint"
 
 
 def _device_problems(run: Mapping[str, Any]) -> Iterator[str]:

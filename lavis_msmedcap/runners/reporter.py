@@ -11,6 +11,7 @@ from lavis_msmedcap.runners.run_directory import RunDirectory
 from lavis_msmedcap.runners.run_log import RunLog
 from lavis_msmedcap.runners.tables import CsvTable
 from lavis_msmedcap.runners.training_loop import StepReport
+from lavis_msmedcap.runners.training_state import Progress
 
 logger = logging.getLogger(__name__)
 
@@ -40,18 +41,28 @@ class TrainingReporter:
         total_steps: Optimizer steps of the whole training.
         max_epoch: Number of epochs.
         visible: True on the main process.
+        start: Where the training goes on.
     """
 
     def __init__(
-        self, directory: RunDirectory, log: RunLog, total_steps: int, max_epoch: int, visible: bool
+        self,
+        directory: RunDirectory,
+        log: RunLog,
+        total_steps: int,
+        max_epoch: int,
+        visible: bool,
+        start: Progress | None = None,
     ) -> None:
+        start = Progress() if start is None else start
         self._table = CsvTable(directory.metrics, COLUMNS)
+        if visible and start.step:
+            self._table.cut(lambda row: int(row["step"]) <= start.step)
         self._log = log
         self._max_epoch = max_epoch
         self._visible = visible
-        self._pace = Pace(total_steps)
-        self._bar = Bar(total_steps, "training", visible=visible)
-        self._images_seen = 0
+        self._pace = Pace(total_steps, start.step)
+        self._bar = Bar(total_steps, "training", visible=visible, done=start.step)
+        self._images_seen = start.images_seen
         self._seconds = 0.0
         self._norms: list[float] = []
         self._parts = ""

@@ -11,6 +11,7 @@ from lavis_msmedcap.common.errors import ConfigError
 from lavis_msmedcap.runners.schedule import SCHEDULES, SchedulePlan
 
 AMP_MODES = ("off", "bf16", "fp16")
+OFF, AUTO = "off", "auto"
 T = TypeVar("T")
 
 
@@ -46,6 +47,10 @@ class RunSettings:
         evaluate: Evaluate only.
         train_dataset_ratios: Sampling weight by dataset name, over the datasets' own ``ratio``.
         feature_cache_gib: Main memory per process for the output of frozen encoders; 0 keeps none.
+        resume: ``off``, ``auto`` (the newest unfinished run of the same configuration, if there is
+            one), or a run directory.
+        save_every_minutes: Time between two states within an epoch; 0 writes them between epochs.
+        keep_last: States that are kept.
     """
 
     output_dir: str = "output/msmedcap"
@@ -75,6 +80,9 @@ class RunSettings:
     evaluate: bool = False
     train_dataset_ratios: dict[str, float] = field(default_factory=dict)
     feature_cache_gib: float = 0.0
+    resume: str = OFF
+    save_every_minutes: float = 10.0
+    keep_last: int = 2
 
     @classmethod
     def from_run_cfg(cls, run_cfg: Mapping[str, Any]) -> RunSettings:
@@ -112,8 +120,12 @@ class RunSettings:
             evaluate=bool(run_cfg.get("evaluate", cls.evaluate)),
             train_dataset_ratios=reader.ratios("train_dataset_ratios"),
             feature_cache_gib=reader.number("feature_cache_gib", cls.feature_cache_gib, least=0.0),
+            resume=reader.resume(),
+            save_every_minutes=reader.number(
+                "save_every_minutes", cls.save_every_minutes, least=0.0
+            ),
+            keep_last=reader.integer("keep_last", cls.keep_last, least=1),
         )
-        reader.refuse_resume()
         reader.finish()
         return settings
 
@@ -146,14 +158,12 @@ class _Reader:
         if self._problems:
             raise ConfigError(self._problems, "the run section")
 
-    def refuse_resume(self) -> None:
-        """Says that an interrupted run cannot be taken up, and what can be done instead."""
-        if self._cfg.get("resume_ckpt_path"):
-            self._problems.append(
-                "run.resume_ckpt_path: this version cannot take up an interrupted run; to start "
-                "from its weights, set model.load_finetuned=true and model.finetuned to its run "
-                "directory, and run.resume_ckpt_path=null"
-            )
+    def resume(self) -> str:
+        """Reads ``resume``; YAML turns ``off`` into False. LAVIS' key names a run as well."""
+        value = self._cfg.get("resume")
+        if value is None or value is False:
+            value = self._cfg.get("resume_ckpt_path") or OFF
+        return AUTO if value is True else str(value)
 
     def get(self, key: str, convert: Callable[[Any], T], default: T) -> T:
         """Returns the converted value, or the default where the key is missing or null."""
