@@ -178,16 +178,16 @@ def _take_up(root: Path, config: Mapping[str, Any], mark: str) -> FileLock:
         ConfigError: If it cannot be taken up with this configuration, saying what differs.
     """
     status = read_status(root)
+    if status is not None and status.finished:
+        raise ConfigError(
+            [f"run.resume: the run in {root} is finished; to train anew, set run.resume=off"]
+        )
     if status is None or not _has_state(root):
         raise ConfigError(
             [
                 f"run.resume: {root} holds no state of a training; name a run directory that has "
                 "status.json and resume/step-*.safetensors, or use auto"
             ]
-        )
-    if status.finished:
-        raise ConfigError(
-            [f"run.resume: the run in {root} is finished; to train anew, set run.resume=off"]
         )
     if status.fingerprint != mark:
         stored = OmegaConf.to_container(OmegaConf.load(RunDirectory(root).config))
