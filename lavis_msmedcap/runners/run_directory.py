@@ -54,6 +54,11 @@ class RunDirectory:
         return self.root / "config.yaml"
 
     @property
+    def environment(self) -> Path:
+        """Versions, git revision, machine and command."""
+        return self.root / "environment.json"
+
+    @property
     def log(self) -> Path:
         """The log as text."""
         return self.root / "log.txt"

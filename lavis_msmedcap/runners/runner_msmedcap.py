@@ -24,6 +24,7 @@ from lavis_msmedcap.common.paths import write_text_at_once
 from lavis_msmedcap.models.checkpoint_loading import FROZEN
 from lavis_msmedcap.runners.checkpointing import Checkpoints, TrainingState
 from lavis_msmedcap.runners.domains import check_domains, dataset_domains
+from lavis_msmedcap.runners.environment import environment_text
 from lavis_msmedcap.runners.evaluator import Evaluator
 from lavis_msmedcap.runners.interruption import describe_interruption
 from lavis_msmedcap.runners.keeper import Keeper
@@ -233,6 +234,7 @@ class RunnerMSMedCap(RunnerBase):
         if is_main_process():
             text = OmegaConf.to_yaml(OmegaConf.create(self._plain_config()))
             write_text_at_once(self.directory.config, text)
+            write_text_at_once(self.directory.environment, environment_text())
 
     def log_stats(self, stats: Any, split_name: str) -> None:
         """Writes results as one line of JSON to the log file."""
