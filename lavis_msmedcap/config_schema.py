@@ -186,6 +186,8 @@ RUN_KEYS: dict[str, Node] = {
     "resume": Nullable(Key((str, bool))),
     "save_every_minutes": Key(float, minimum=0),
     "keep_last": COUNT,
+    "best_metric": Nullable(Key(str)),
+    "early_stopping": Nullable(COUNT),
     "max_len": COUNT,
     "min_len": Key(int, minimum=0),
     "num_beams": COUNT,

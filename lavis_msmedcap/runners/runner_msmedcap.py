@@ -38,7 +38,7 @@ from lavis_msmedcap.runners.run_status import RunStatus, read_status
 from lavis_msmedcap.runners.schedule import LRSchedule
 from lavis_msmedcap.runners.settings import RunSettings
 from lavis_msmedcap.runners.stopping import StopRequest
-from lavis_msmedcap.runners.training import Training
+from lavis_msmedcap.runners.training import Selection, Training
 from lavis_msmedcap.runners.training_loop import TrainingLoop
 from lavis_msmedcap.runners.training_state import Progress, StateStore
 
@@ -305,7 +305,9 @@ class RunnerMSMedCap(RunnerBase):
         )
         self.state = training.state
         try:
-            training.run(start, self.max_epoch, self.valid_splits, self._validate)
+            settings = self.settings
+            selection = Selection(self.valid_splits, settings.best_metric, settings.early_stopping)
+            training.run(start, self.max_epoch, selection, self._validate)
         finally:
             reporter.close()
         return keeper

@@ -51,6 +51,9 @@ class RunSettings:
             one), or a run directory.
         save_every_minutes: Time between two states within an epoch; 0 writes them between epochs.
         keep_last: States that are kept.
+        best_metric: Result of the first of ``valid_splits`` that chooses the best epoch, for
+            example ``loss`` or ``CIDEr``; None leaves it to the task.
+        early_stopping: Epochs without a better one after which the training ends; None never.
     """
 
     output_dir: str = "output/msmedcap"
@@ -83,6 +86,8 @@ class RunSettings:
     resume: str = OFF
     save_every_minutes: float = 10.0
     keep_last: int = 2
+    best_metric: str | None = None
+    early_stopping: int | None = None
 
     @classmethod
     def from_run_cfg(cls, run_cfg: Mapping[str, Any]) -> RunSettings:
@@ -125,6 +130,8 @@ class RunSettings:
                 "save_every_minutes", cls.save_every_minutes, least=0.0
             ),
             keep_last=reader.integer("keep_last", cls.keep_last, least=1),
+            best_metric=reader.optional("best_metric", None, str),
+            early_stopping=reader.optional("early_stopping", None, reader.count),
         )
         reader.finish()
         return settings

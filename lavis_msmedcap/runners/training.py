@@ -6,12 +6,15 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 from torch.utils.data import DataLoader
 
+from lavis_msmedcap.common.config_check import describe_unknown
 from lavis_msmedcap.common.distributed import is_main_process
+from lavis_msmedcap.common.errors import ConfigError
 from lavis_msmedcap.runners.checkpointing import Checkpoints, TrainingState
 from lavis_msmedcap.runners.keeper import Keeper
 from lavis_msmedcap.runners.loss_meter import Sums
@@ -29,6 +32,40 @@ logger = logging.getLogger(__name__)
 VALIDATION_COLUMNS = ("epoch", "step", "split", "agg_metrics")
 # (split, finished epochs) -> results
 Validate = Callable[[str, int], Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """How the best epoch is chosen, and when there is no hope for a better one.
+
+    Attributes:
+        splits: Validated after each epoch; the first one decides.
+        metric: Name among its results; None is what the task thinks best (``agg_metrics``). A loss
+            is better when it is smaller, everything else when it is larger.
+        patience: Epochs without a better one after which the training ends; None never ends it.
+    """
+
+    splits: tuple[str, ...] = ()
+    metric: str | None = None
+    patience: int | None = None
+
+    def score(self, result: Mapping[str, Any]) -> float | None:
+        """Returns the number that is to be large, None if the metric did not work.
+
+        Raises:
+            ConfigError: If the results have no such metric.
+        """
+        if self.metric is None:
+            value = result.get("agg_metrics")
+            return None if value is None else float(value)
+        if self.metric not in result:
+            names = sorted(name for name, v in result.items() if isinstance(v, (int, float)))
+            raise ConfigError([describe_unknown("run.best_metric", self.metric, names)])
+        value = result[self.metric]
+        if not isinstance(value, (int, float)):
+            return None
+        is_loss = "loss" in self.metric.rsplit("/", 1)[-1]
+        return -float(value) if is_loss else float(value)
 
 
 class Training:
@@ -71,14 +108,14 @@ class Training:
         self._validation = CsvTable(directory.validation, VALIDATION_COLUMNS)
 
     def run(
-        self, start: Progress, max_epoch: int, splits: tuple[str, ...], validate: Validate
+        self, start: Progress, max_epoch: int, selection: Selection, validate: Validate
     ) -> None:
         """Trains up to ``max_epoch``.
 
         Args:
             start: Where the training stands.
             max_epoch: Number of epochs.
-            splits: Splits validated after each epoch; the first one chooses the best.
+            selection: Chooses the best epoch, and the last one.
             validate: Evaluates a split.
 
         Raises:
@@ -88,10 +125,13 @@ class Training:
         started = time.perf_counter()
         self._recall(start)
         if start.epoch > self._status.validated and not start.batch:
-            self._validate(start.epoch, splits, validate)  # what the interruption came before
+            # what the interruption came before
+            self._validate(start.epoch, selection, validate)
         for epoch in range(start.epoch, max_epoch):
+            if self._hopeless(selection.patience):
+                break
             self._train_epoch(epoch, start if epoch == start.epoch else Progress(epoch))
-            self._validate(epoch + 1, splits, validate)
+            self._validate(epoch + 1, selection, validate)
         if is_main_process():
             logger.info("trained in %s", clock(time.perf_counter() - started))
 
@@ -122,19 +162,30 @@ class Training:
         if self._loop.stopping:
             self._keeper.stop()
 
-    def _validate(self, epoch: int, splits: tuple[str, ...], validate: Validate) -> None:
+    def _hopeless(self, patience: int | None) -> bool:
+        """Tells whether the last epochs have brought nothing better."""
+        best = self.state.best_epoch
+        if patience is None or best is None or self._status.validated - best < patience:
+            return False
+        if is_main_process():
+            logger.info(
+                "no better epoch than %d for %d epochs: the training ends early", best, patience
+            )
+        return True
+
+    def _validate(self, epoch: int, selection: Selection, validate: Validate) -> None:
         """Validates the weights of a finished epoch, counted from 1."""
         chosen: float | None = None
-        for number, split in enumerate(splits):
+        for number, split in enumerate(selection.splits):
             result = validate(split, epoch)
             self._record(split, result)
             if number:
                 continue
-            chosen = result.get("agg_metrics")
+            chosen = selection.score(result)
             if self.state.take(chosen):
                 self._checkpoints.save_best(self._model, self.state)
                 logger.info("epoch %d is the best so far", epoch)
-        if splits:
+        if selection.splits:
             self._checkpoints.save_last(self._model, self.state)
         self._status.validations.append((epoch, chosen))
         if is_main_process():
