@@ -74,6 +74,11 @@ class RunDirectory:
         return self.root / "metrics.csv"
 
     @property
+    def events(self) -> Path:
+        """TensorBoard event files."""
+        return self.root / "tensorboard"
+
+    @property
     def validation(self) -> Path:
         """Validation results, one row per epoch and split."""
         return self.root / "validation.csv"

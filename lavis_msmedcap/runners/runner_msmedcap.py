@@ -302,6 +302,7 @@ class RunnerMSMedCap(RunnerBase):
             self._status,
             self._request,
             self.log,
+            reporter.events,
         )
         self.state = training.state
         try:

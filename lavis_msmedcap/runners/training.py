@@ -16,6 +16,7 @@ from lavis_msmedcap.common.config_check import describe_unknown
 from lavis_msmedcap.common.distributed import is_main_process
 from lavis_msmedcap.common.errors import ConfigError
 from lavis_msmedcap.runners.checkpointing import Checkpoints, TrainingState
+from lavis_msmedcap.runners.event_files import EventFiles
 from lavis_msmedcap.runners.keeper import Keeper
 from lavis_msmedcap.runners.loss_meter import Sums
 from lavis_msmedcap.runners.progress import clock
@@ -81,6 +82,7 @@ class Training:
         status: What has been validated so far.
         request: Whether somebody has asked to stop.
         log: The run's log.
+        events: TensorBoard files, None on other ranks than the first.
     """
 
     def __init__(
@@ -94,6 +96,7 @@ class Training:
         status: RunStatus,
         request: StopRequest,
         log: RunLog,
+        events: EventFiles | None,
     ) -> None:
         self.state = TrainingState()
         self._loop = loop
@@ -105,6 +108,7 @@ class Training:
         self._status = status
         self._request = request
         self._log = log
+        self._events = events
         self._validation = CsvTable(directory.validation, VALIDATION_COLUMNS)
 
     def run(
@@ -198,3 +202,5 @@ class Training:
             numbers = {k: v for k, v in result.items() if isinstance(v, (int, float))}
             facts = {"epoch": self.state.epoch, "step": self.state.global_step, "split": split}
             self._validation.append({**facts, **numbers})
+            if self._events is not None:
+                self._events.write(split, self.state.global_step, numbers)

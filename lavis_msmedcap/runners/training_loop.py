@@ -54,6 +54,7 @@ class StepReport:
         loss: Mean loss of this process.
         images: Images of all processes.
         seconds: Duration, loading included.
+        waited: Seconds of it in which batches were waited for.
     """
 
     epoch: int
@@ -63,6 +64,7 @@ class StepReport:
     loss: float
     images: int
     seconds: float
+    waited: float = 0.0
 
 
 class StateKeeper(Protocol):
@@ -193,8 +195,10 @@ class TrainingLoop:
         total, count = Sums(), done + len(batches)
         total.add(Sums() if totals is None else totals)
         window: list[BatchNote] = []
-        started = time.perf_counter()
+        started = asked = time.perf_counter()
+        waited = 0.0
         for index, samples in enumerate(batches, done):
+            waited += time.perf_counter() - asked
             # the last window of an epoch may be short: it divides by its own length
             size = min(self.accumulate, count - (index - len(window)))
             seed_generators(self.seed, "step", self.global_step, len(window), get_rank())
@@ -202,9 +206,10 @@ class TrainingLoop:
             samples.update(epoch=epoch, num_iters_per_epoch=count, iters=index)
             window.append(self._forward_backward(samples, size, closes=len(window) + 1 == size))
             if len(window) < size:
+                asked = time.perf_counter()
                 continue
-            report, wish = self._close_window(window, epoch, started)
-            started, window = time.perf_counter(), []
+            report, wish = self._close_window(window, epoch, started, waited)
+            started, waited, window = time.perf_counter(), 0.0, []
             self.listener.on_step(report)
             ends, self.stopping = index + 1 == count, wish == STOP
             if report.step % self.log_freq == 0 or ends or wish:
@@ -215,6 +220,7 @@ class TrainingLoop:
                 self.keeper.save(self.progress(epoch, index + 1, total))
                 if self.stopping:
                     self.keeper.stop()
+            asked = time.perf_counter()
         return total
 
     def _forward_backward(self, samples: Samples, size: int, closes: bool) -> BatchNote:
@@ -232,7 +238,7 @@ class TrainingLoop:
         return self.model.no_sync()  # type: ignore[operator]
 
     def _close_window(
-        self, window: list[BatchNote], epoch: int, started: float
+        self, window: list[BatchNote], epoch: int, started: float, waited: float
     ) -> tuple[StepReport, int]:
         lr = self.schedule.set_step(self.global_step)
         self.precision.unscale(self.optimizer)
@@ -259,6 +265,7 @@ class TrainingLoop:
             loss=loss,
             images=images,
             seconds=time.perf_counter() - started,
+            waited=waited,
         )
         return report, wish
 

@@ -93,8 +93,8 @@ def results(root: Path) -> tuple[dict[str, Tensor], list[dict[str, str]], list[d
         with (root / name).open(newline="") as file:
             rows = list(csv.DictReader(file))
         for row in rows:
-            row.pop("seconds", None)
-            row.pop("images_per_second", None)
+            for name in ("seconds", "images_per_second", "data_wait", "memory_gib"):
+                row.pop(name, None)
         tables.append(rows)
     return tensors, tables[0], tables[1]
 

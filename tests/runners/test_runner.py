@@ -114,6 +114,7 @@ def test_a_stage_1_run_from_end_to_end(tiny: ModuleType, tmp_path: Path):
         "metrics.csv",
         "result",
         "status.json",
+        "tensorboard",
         "validation.csv",
     ]
     assert OmegaConf.load(directory / "config.yaml").run.seed == 7
@@ -128,6 +129,8 @@ def test_a_stage_1_run_from_end_to_end(tiny: ModuleType, tmp_path: Path):
         "grad_norm",
         "images_per_second",
         "seconds",
+        "data_wait",
+        "memory_gib",
         "loss",
         "clip/loss_lm",
         "coco/clip/loss_lm",
