@@ -98,6 +98,7 @@ LAYERS = {
     "evaluate": 4,
     "launch": 4,
     "run_checks": 4,
+    "run_chain": 4,
     "run_config": 4,
     "run_memory": 4,
     "run_options": 4,
