@@ -25,7 +25,7 @@ from lavis_msmedcap.runners.loaders import TRAIN
 from lavis_msmedcap.runners.precision import choose_device
 from lavis_msmedcap.runners.run_directory import obstacle
 from lavis_msmedcap.runners.run_status import STATUS
-from lavis_msmedcap.runners.settings import AUTO, OFF, RunSettings
+from lavis_msmedcap.runners.settings import AUTO, OFF, RESUME_CKPT_PATH, RunSettings
 from lavis_msmedcap.tasks.medical_captioning import Decoding
 
 EVALUATED = ("valid_splits", "test_splits")
@@ -158,18 +158,20 @@ def _order_problems(run: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _resume_problems(run: Mapping[str, Any], own: Collection[str]) -> Iterator[str]:
-    key = "resume" if isinstance(run.get("resume"), str) else "resume_ckpt_path"
-    value = run.get(key)
-    if not isinstance(value, str) or (key == "resume" and value in (AUTO, OFF)):
-        return
-    place = resolve_path(value)
-    if "runner" in own and not (place / STATUS).is_file():
-        yield (
-            f"run.{key}: {place} is no run directory (it has no {STATUS}); name the one to go on "
-            f"with, or set run.resume to {AUTO} or {OFF}"
-        )
-    elif "://" not in value and not place.exists():
-        yield f"run.{key}: {place} does not exist; name a checkpoint"
+    checkpoint, resume = run.get("resume_ckpt_path"), run.get("resume")
+    if isinstance(checkpoint, str) and "runner" in own:
+        yield f"run.resume_ckpt_path: {RESUME_CKPT_PATH}"
+    elif isinstance(checkpoint, str) and "://" not in checkpoint:
+        place = resolve_path(checkpoint)
+        if not place.exists():
+            yield f"run.resume_ckpt_path: {place} does not exist; name a checkpoint"
+    if isinstance(resume, str) and resume not in (AUTO, OFF):
+        place = resolve_path(resume)
+        if not (place / STATUS).is_file():
+            yield (
+                f"run.resume: {place} is no run directory (it has no {STATUS}); name the one to go "
+                f"on with, or set run.resume to {AUTO} or {OFF}"
+            )
 
 
 def _device_problems(run: Mapping[str, Any]) -> Iterator[str]:

@@ -7,7 +7,12 @@ from pathlib import Path
 
 
 def describe_interruption(
-    root: Path, checkpoints: Mapping[str, str], stage: int | None, evaluates: bool, resumable: bool
+    root: Path,
+    checkpoints: Mapping[str, str],
+    stage: int | None,
+    evaluates: bool,
+    resumable: bool,
+    automatic: bool = False,
 ) -> str:
     """Says what an interrupted run leaves behind.
 
@@ -17,6 +22,7 @@ def describe_interruption(
         stage: 1 for a model whose checkpoint stage 2 starts from.
         evaluates: Whether the run only evaluates.
         resumable: Whether there is a state to go on from.
+        automatic: Whether the configuration has ``run.resume: auto``.
 
     Returns:
         One fact per line.
@@ -26,7 +32,8 @@ def describe_interruption(
         return f"{place}\nSplits that had been finished have their results there; start it again."
     if not resumable:
         return f"{place}\nNothing had been saved yet; start it again."
-    lines = [place, "go on with it: the same command with --options run.resume=auto"]
+    option = "" if automatic else " with --options run.resume=auto"
+    lines = [place, f"go on with it: the same command{option}"]
     if checkpoints:
         written = ", ".join(f"{name} ({state})" for name, state in checkpoints.items())
         use = f"evaluate it (lavis.evaluate) with model.finetuned={root}"

@@ -36,7 +36,7 @@ from lavis_msmedcap.runners.run_directory import RunDirectory, open_run_director
 from lavis_msmedcap.runners.run_log import RunLog
 from lavis_msmedcap.runners.run_status import RunStatus, read_status
 from lavis_msmedcap.runners.schedule import LRSchedule
-from lavis_msmedcap.runners.settings import RunSettings
+from lavis_msmedcap.runners.settings import AUTO, RunSettings
 from lavis_msmedcap.runners.stopping import StopRequest
 from lavis_msmedcap.runners.training import Selection, Training
 from lavis_msmedcap.runners.training_loop import TrainingLoop
@@ -437,4 +437,5 @@ class RunnerMSMedCap(RunnerBase):
             stage,
             self.evaluate_only,
             bool(StateStore(self.directory.states).paths()),
+            self.settings.resume == AUTO,
         )

@@ -12,6 +12,10 @@ from lavis_msmedcap.runners.schedule import SCHEDULES, SchedulePlan
 
 AMP_MODES = ("off", "bf16", "fp16")
 OFF, AUTO = "off", "auto"
+RESUME_CKPT_PATH = (
+    "this runner goes on from a run directory, not from a checkpoint: set run.resume to the "
+    "directory or to auto, and run.resume_ckpt_path=null"
+)
 T = TypeVar("T")
 
 
@@ -166,11 +170,13 @@ class _Reader:
             raise ConfigError(self._problems, "the run section")
 
     def resume(self) -> str:
-        """Reads ``resume``; YAML turns ``off`` into False. LAVIS' key names a run as well."""
+        """Reads ``resume``; YAML turns ``off`` into False."""
+        if self._cfg.get("resume_ckpt_path"):
+            self._problems.append(f"run.resume_ckpt_path: {RESUME_CKPT_PATH}")
         value = self._cfg.get("resume")
-        if value is None or value is False:
-            value = self._cfg.get("resume_ckpt_path") or OFF
-        return AUTO if value is True else str(value)
+        if isinstance(value, bool):
+            return AUTO if value else OFF
+        return str(value or OFF)
 
     def get(self, key: str, convert: Callable[[Any], T], default: T) -> T:
         """Returns the converted value, or the default where the key is missing or null."""
