@@ -116,6 +116,7 @@ setup(
         "pycocoevalcap",
         "Pillow",
         "pydicom>=2.4",
+        "tensorboard",
         "tqdm",
         "requests",
         "filelock",

@@ -21,10 +21,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch.utils.data import Dataset, Sampler
 
 from lavis_msmedcap.common.errors import DataError
 from lavis_msmedcap.datasets.collate import collate
+from lavis_msmedcap.datasets.random_streams import seed_generators
 
 # parts of a seed that keep the random streams of different purposes apart
 _PASS, _WITHIN_DOMAIN, _BETWEEN_DOMAINS = 0, 1, 2
@@ -219,13 +221,19 @@ class JoinedDataset(Dataset[dict[str, Any]]):
 
     Args:
         datasets: Datasets by name, in the order of the plan.
+        seed: Seeds the random generators before each sample, so that what a processor draws depends
+            on the sample and the epoch alone. None leaves them as they are.
     """
 
     collater = staticmethod(collate)
 
-    def __init__(self, datasets: Mapping[str, Any]) -> None:
+    def __init__(self, datasets: Mapping[str, Any], seed: int | None = None) -> None:
         self.names = list(datasets)
         self.datasets = list(datasets.values())
+        self.seed = seed
+        # in shared memory: loader workers that outlive an epoch must see the next one
+        self._epoch = torch.zeros(1, dtype=torch.int64)
+        self._epoch.share_memory_()  # type: ignore[no-untyped-call]
         self._starts = [0, *accumulate(len(dataset) for dataset in self.datasets)]
 
     def __len__(self) -> int:
@@ -234,6 +242,8 @@ class JoinedDataset(Dataset[dict[str, Any]]):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Returns the sample at a flat index."""
+        if self.seed is not None:
+            seed_generators(self.seed, "sample", int(self._epoch.item()), index)
         dataset = int(np.searchsorted(self._starts, index, side="right")) - 1
         sample: dict[str, Any] = self.datasets[dataset][index - self._starts[dataset]]
         return sample
@@ -265,6 +275,7 @@ class JoinedDataset(Dataset[dict[str, Any]]):
 
     def set_epoch(self, epoch: int) -> None:
         """Tells all datasets the epoch."""
+        self._epoch.fill_(epoch)
         for dataset in self.datasets:
             dataset.set_epoch(epoch)
 

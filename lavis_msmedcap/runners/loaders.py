@@ -92,7 +92,7 @@ def train_loader(
         ConfigError: If ``run.train_dataset_ratios`` names a dataset that is not trained on.
         DataError: If there is too little data for a batch.
     """
-    joined = JoinedDataset(_with_split(datasets, TRAIN))
+    joined = JoinedDataset(_with_split(datasets, TRAIN), settings.seed)
     ratios = settings.train_dataset_ratios
     unknown = sorted(set(ratios) - set(joined.names))
     if unknown:
