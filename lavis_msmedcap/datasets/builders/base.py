@@ -81,7 +81,7 @@ class MedCapBuilder(BaseDatasetBuilder):
         Args:
             config: The dataset's merged configuration section.
         """
-        return cls._missing(_plain(config))
+        return cls._missing(plain(config))
 
     def build_datasets(self) -> dict[str, MedCapDataset]:
         """Builds all splits; unlike LAVIS' builders, without downloading anything."""
@@ -97,7 +97,7 @@ class MedCapBuilder(BaseDatasetBuilder):
             ConfigError: If a key has a value that cannot work.
             DataError: If files are missing or a split is empty.
         """
-        settings = _plain(self.config)
+        settings = plain(self.config)
         path = f"datasets.{self.NAME}"
         problems = check(settings, self.CONFIG_KEYS, path, unknown=False)
         if problems:
@@ -190,7 +190,7 @@ def by_split(records: Iterable[MedCapRecord], wanted: Iterable[str], report: Rea
     return found
 
 
-def _plain(config: Any) -> dict[str, Any]:
+def plain(config: Any) -> dict[str, Any]:
     """Turns an OmegaConf node into plain dictionaries and lists, interpolations resolved."""
     if OmegaConf.is_config(config):
         config = OmegaConf.to_container(config, resolve=True)
