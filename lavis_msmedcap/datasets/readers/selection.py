@@ -110,8 +110,9 @@ def merge_repeated(
     """
     unique: dict[str, MedCapRecord] = {}
     for record in records:
-        first = unique.setdefault(record.image_id, record)
-        if first is record:
+        first = unique.get(record.image_id)
+        if first is None:
+            unique[record.image_id] = record
             continue
         if first.image != record.image:
             raise DataError(
@@ -119,7 +120,8 @@ def merge_repeated(
                 f"images, {first.image} and {record.image}; give each its own"
             )
         captions = tuple(dict.fromkeys([*first.captions, *record.captions]))
-        unique[record.image_id] = replace(first, captions=captions)
+        if len(captions) > len(first.captions):
+            unique[record.image_id] = replace(first, captions=captions)
         if report is not None:
             report.discard("repeated image", 1, record.split)
             if len(captions) > len(first.captions):

@@ -41,7 +41,7 @@ def test_told_columns_win_and_null_means_none():
     ("given", "message"),
     [
         (
-            {"caption": "titel"},
+            {"image": "scan", "caption": "titel"},
             r"t\.csv has no column 'titel' \(key\.caption\).*It has: scan, titles",
         ),
         ({"image": "scan"}, r"hold the caption; it has: scan, titles\. Set key\.caption"),
