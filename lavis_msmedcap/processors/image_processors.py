@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lavis_msmedcap.common.config_check import Key, Node
 from lavis_msmedcap.common.errors import ConfigError
-from lavis_msmedcap.imaging.read import to_rgb
+from lavis_msmedcap.imaging.raster import to_rgb
 from lavis_msmedcap.imaging.views import pack_image
 
 

@@ -10,7 +10,9 @@ import pytest
 from PIL import Image, ImageFile
 
 from lavis_msmedcap.common.errors import BadImageError
-from lavis_msmedcap.imaging.read import read_image, to_rgb, to_uint8
+from lavis_msmedcap.imaging.read import read_image
+from lavis_msmedcap.imaging.raster import to_rgb
+from lavis_msmedcap.imaging.tones import to_uint8
 
 
 def _photo(width=40, height=24, seed=0):
