@@ -10,11 +10,10 @@ them into the pixels.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, BinaryIO
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 from pydicom import dcmread
 from pydicom.dataset import Dataset
@@ -22,29 +21,11 @@ from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
 from lavis_msmedcap.imaging.dicom_frame import decode_frame
 from lavis_msmedcap.imaging.dicom_grey import grey_to_uint8
+from lavis_msmedcap.imaging.dicom_head import DESCRIPTION, HEAD_BYTES, PIXELS, has_no_preamble
 from lavis_msmedcap.imaging.limits import check_size
 from lavis_msmedcap.imaging.pixel_aspect import square_pixels
 from lavis_msmedcap.imaging.windows import Window
 
-SUFFIXES = (".dcm", ".dicom", ".dic", ".ima")
-HEAD_BYTES = 132  # of a file, to recognise it by
-_DESCRIPTION = (
-    "SOPClassUID Modality Rows Columns NumberOfFrames SamplesPerPixel PhotometricInterpretation "
-    "PlanarConfiguration BitsAllocated BitsStored HighBit PixelRepresentation "
-    "PixelPaddingValue PixelPaddingRangeLimit SmallestImagePixelValue "
-    "RescaleIntercept RescaleSlope RescaleType ModalityLUTSequence "
-    "WindowCenter WindowWidth VOILUTFunction VOILUTSequence "
-    "PixelSpacing ImagerPixelSpacing NominalScannedPixelSpacing PixelAspectRatio "
-    "RedPaletteColorLookupTableDescriptor RedPaletteColorLookupTableData "
-    "GreenPaletteColorLookupTableDescriptor GreenPaletteColorLookupTableData "
-    "BluePaletteColorLookupTableDescriptor BluePaletteColorLookupTableData "
-    "SegmentedRedPaletteColorLookupTableData SegmentedGreenPaletteColorLookupTableData "
-    "SegmentedBluePaletteColorLookupTableData "
-    "SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence"
-).split()
-_PIXELS = (
-    "PixelData FloatPixelData DoubleFloatPixelData ExtendedOffsetTable ExtendedOffsetTableLengths"
-).split()
 # attributes of a frame that multi-frame objects keep in sequences instead of at the top
 _FRAME_GROUPS = (
     "PixelValueTransformationSequence",
@@ -55,18 +36,7 @@ _FRAME_GROUPS = (
 _INFLATED_BYTES_PER_PIXEL = 16
 
 
-def is_dicom(head: bytes) -> bool:
-    """Tells by the first `HEAD_BYTES` bytes whether a file is DICOM.
-
-    Files without preamble are known by their first element, which is of group 0002 or 0008 and
-    begins like no other format read here; `read_dicom` then asks for more.
-    """
-    return head[128:132] == b"DICM" or _has_no_preamble(head)
-
-
-def read_dicom(
-    file: BinaryIO, frame: int | None, window: Window, max_pixels: int
-) -> Image.Image:
+def read_dicom(file: BinaryIO, frame: int | None, window: Window, max_pixels: int) -> Image.Image:
     """Reads one frame.
 
     Args:
@@ -83,9 +53,9 @@ def read_dicom(
             another package, or has no such frame or window. Damaged files raise whatever pydicom
             raises.
     """
-    force = _has_no_preamble(file.read(HEAD_BYTES))
+    force = has_no_preamble(file.read(HEAD_BYTES))
     _check_deflated(file, max_pixels)
-    header = _parse(file, _DESCRIPTION, force, stop_before_pixels=True)
+    header = _parse(file, DESCRIPTION, force, stop_before_pixels=True)
     _check_picture(header)
     check_size(int(header.Columns), int(header.Rows), max_pixels)
     count = int(header.get("NumberOfFrames") or 1)
@@ -93,8 +63,8 @@ def read_dicom(
     if not 0 <= index < count:
         raise ValueError(f"no frame {index}; the file has {count}, counted from 0")
 
-    dataset = _parse(file, [*_DESCRIPTION, *_PIXELS], force, stop_before_pixels=False)
-    if not any(name in dataset for name in _PIXELS[:3]):
+    dataset = _parse(file, [*DESCRIPTION, *PIXELS], force, stop_before_pixels=False)
+    if not any(name in dataset for name in PIXELS[:3]):
         raise ValueError("the file ends before its pixels, or has none; fetch it again")
     pixels, colours = decode_frame(dataset, index, count, max_pixels)
     settings = _frame_settings(dataset, index)
@@ -105,15 +75,9 @@ def read_dicom(
     return square_pixels(image, *_spacing(settings), max_pixels)
 
 
-def _has_no_preamble(head: bytes) -> bool:
-    if head[128:132] == b"DICM" or head[:2] not in (b"\x02\x00", b"\x08\x00"):
-        return False
-    explicit = head[4:6].isalpha() and head[4:6].isupper()
-    implicit = head[6:8] == b"\x00\x00"  # a first element of less than 64 KB
-    return len(head) == HEAD_BYTES and head[3:4] == b"\x00" and (explicit or implicit)
-
-
-def _parse(file: BinaryIO, tags: list[str], force: bool, *, stop_before_pixels: bool) -> Dataset:
+def _parse(
+    file: BinaryIO, tags: Sequence[str], force: bool, *, stop_before_pixels: bool
+) -> Dataset:
     file.seek(0)
     return dcmread(
         file, stop_before_pixels=stop_before_pixels, force=force, specific_tags=list(tags)
@@ -156,14 +120,14 @@ def _check_picture(header: Dataset) -> None:
 def _frame_settings(dataset: Dataset, index: int) -> dict[str, Any]:
     """Returns what describes a frame: of the file, overruled by shared and per-frame groups."""
     settings: dict[str, Any] = {
-        name: dataset.get(name) for name in _DESCRIPTION if dataset.get(name) not in (None, "")
+        name: dataset.get(name) for name in DESCRIPTION if dataset.get(name) not in (None, "")
     }
     shared = dataset.get("SharedFunctionalGroupsSequence") or []
     frames = dataset.get("PerFrameFunctionalGroupsSequence") or []
     for groups in (*shared[:1], *frames[index : index + 1]):
         for name in _FRAME_GROUPS:
             for item in (groups.get(name) or [])[:1]:
-                settings.update({e.keyword: e.value for e in item if e.keyword in _DESCRIPTION})
+                settings.update({e.keyword: e.value for e in item if e.keyword in DESCRIPTION})
     return settings
 
 

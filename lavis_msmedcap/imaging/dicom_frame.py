@@ -34,9 +34,7 @@ _PACKAGES = {
 }
 
 
-def decode_frame(
-    dataset: Dataset, index: int, count: int, max_pixels: int
-) -> tuple[Array, str]:
+def decode_frame(dataset: Dataset, index: int, count: int, max_pixels: int) -> tuple[Array, str]:
     """Decodes a frame.
 
     Args:

@@ -20,6 +20,16 @@ except ImportError:  # pydicom 2.4
 Array = npt.NDArray[Any]
 Settings = Mapping[str, Any]
 
+_READ_BY_PYDICOM = (
+    "RescaleSlope",
+    "RescaleIntercept",
+    "ModalityLUTSequence",
+    "VOILUTSequence",
+    "BitsStored",
+    "PixelRepresentation",
+    "PhotometricInterpretation",
+)
+
 
 def grey_to_uint8(stored: Array, settings: Settings, window: Window) -> npt.NDArray[np.uint8]:
     """Shows a frame as a viewer would.
@@ -44,7 +54,7 @@ def grey_to_uint8(stored: Array, settings: Settings, window: Window) -> npt.NDAr
     values = np.asarray(apply_modality_lut(stored, _dataset(settings)))
     grey = _windowed(values, settings, window, padding)
     if str(settings.get("PhotometricInterpretation")).strip() == "MONOCHROME1":
-        grey = 255 - grey
+        grey = np.invert(grey)
     return np.where(padding, 0, grey).astype(np.uint8)
 
 
@@ -69,9 +79,7 @@ def _windowed(
     return stretch(values, *percentile_range(inside)) if inside.size else to_uint8(values, padding)
 
 
-def _by_window(
-    values: Array, center: float, width: float, function: str
-) -> npt.NDArray[np.uint8]:
+def _by_window(values: Array, center: float, width: float, function: str) -> npt.NDArray[np.uint8]:
     if function.strip() == "SIGMOID":
         with np.errstate(over="ignore"):
             share = 1 / (1 + np.exp(-4 * (values.astype(np.float64) - center) / width))
@@ -125,9 +133,6 @@ def _dataset(settings: Settings) -> Dataset:
     """Puts the elements back where pydicom's functions look for them."""
     dataset = Dataset()
     for name, value in settings.items():
-        if name in (
-            "RescaleSlope RescaleIntercept ModalityLUTSequence VOILUTSequence BitsStored "
-            "PixelRepresentation PhotometricInterpretation"
-        ).split():
+        if name in _READ_BY_PYDICOM:
             setattr(dataset, name, value)
     return dataset

@@ -60,7 +60,7 @@ def read_nifti(path: str, index: int | None, window: Window, max_pixels: int) ->
     body_axis = orientation[:, 0].astype(int).tolist()
     vertical = body_axis.index(_INFERIOR_TO_SUPERIOR)
     others = [axis for axis in range(3) if axis != vertical]
-    check_size(*(volume.shape[axis] for axis in others), max_pixels)
+    check_size(volume.shape[others[0]], volume.shape[others[1]], max_pixels)
     count = volume.shape[vertical]
     index = count // 2 if index is None else index
     if not 0 <= index < count:
@@ -81,9 +81,7 @@ def read_nifti(path: str, index: int | None, window: Window, max_pixels: int) ->
     return square_pixels(image, spacing[1], spacing[0], max_pixels)
 
 
-def _to_grey(
-    values: npt.NDArray[np.generic], header: Any, window: Window
-) -> npt.NDArray[np.uint8]:
+def _to_grey(values: npt.NDArray[np.generic], header: Any, window: Window) -> npt.NDArray[np.uint8]:
     if np.iscomplexobj(values) or values.dtype.names:
         raise ValueError(f"the volume holds {values.dtype}; expected one number per voxel")
     chosen = window.chosen(hounsfield=False)

@@ -87,7 +87,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _formats() -> tuple[str, ...]:
     """Returns those of `FORMATS` that this Pillow was built with."""
     Image.init()

@@ -11,7 +11,7 @@ import stat
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,8 +19,8 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 
 from lavis_msmedcap.common.errors import BadImageError
 from lavis_msmedcap.imaging.containers import read_byte_range, read_cell
-from lavis_msmedcap.imaging.dicom import HEAD_BYTES, is_dicom, read_dicom
-from lavis_msmedcap.imaging.dicom import SUFFIXES as DICOM_SUFFIXES
+from lavis_msmedcap.imaging.dicom_head import HEAD_BYTES, is_dicom
+from lavis_msmedcap.imaging.dicom_head import SUFFIXES as DICOM_SUFFIXES
 from lavis_msmedcap.imaging.limits import MAX_PIXELS
 from lavis_msmedcap.imaging.nifti import is_nifti, read_nifti
 from lavis_msmedcap.imaging.places import ImagePlace, parse_place
@@ -43,7 +43,7 @@ class ReadOptions:
         max_pixels: Largest accepted size of a picture.
     """
 
-    window: Window = Window()
+    window: Window = field(default_factory=Window)
     max_pixels: int = MAX_PIXELS
 
 
@@ -95,6 +95,8 @@ def _read(place: ImagePlace, options: ReadOptions) -> Image.Image:
         head = file.read(HEAD_BYTES)
         file.seek(0)
         if is_dicom(head):
+            from lavis_msmedcap.imaging.dicom import read_dicom  # pydicom takes its time
+
             return read_dicom(file, number, options.window, options.max_pixels)
         try:
             return read_raster(file, number, options.max_pixels)

@@ -9,10 +9,12 @@ alone: training and evaluation see the same.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
-Values = npt.NDArray[np.generic]
+Values = npt.NDArray[Any]
 Pixels = npt.NDArray[np.uint8]
 
 PERCENTILES = (0.5, 99.5)
@@ -59,10 +61,10 @@ def stretch(values: Values, low: float, high: float) -> Pixels:
         uint8 of the same shape.
     """
     if high <= low:
-        return np.where(values > low, 255, 0).astype(np.uint8)  # type: ignore[operator]
-    exact = np.float32 if values.dtype.itemsize <= 2 else np.float64
+        return np.where(values > low, 255, 0).astype(np.uint8)
+    exact: Any = np.float32 if values.dtype.itemsize <= 2 else np.float64
     with np.errstate(invalid="ignore", over="ignore"):
-        scaled = (values.astype(exact) - exact(low)) * exact(255 / (high - low))
+        scaled = (values.astype(exact) - low) * (255 / (high - low))
     return np.rint(np.clip(np.nan_to_num(scaled), 0, 255)).astype(np.uint8)
 
 

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image, ImageFile
 
 from lavis_msmedcap.common.errors import BadImageError
-from lavis_msmedcap.imaging.read import read_image
 from lavis_msmedcap.imaging.raster import to_rgb
+from lavis_msmedcap.imaging.read import read_image
 from lavis_msmedcap.imaging.tones import to_uint8
 
 
