@@ -194,11 +194,11 @@ def normalize_sam(sam: Tensor, valid_sizes: Tensor) -> Tensor:
         float32 (B, 3, T, T).
     """
     mean, std = _per_channel(SAM_MEAN, sam.device), _per_channel(SAM_STD, sam.device)
-    normalised = (sam.to(torch.float32) - mean) / std
-    rows = torch.arange(sam.shape[-2], device=sam.device) < valid_sizes[:, :1]  # (B, T)
-    columns = torch.arange(sam.shape[-1], device=sam.device) < valid_sizes[:, 1:]  # (B, T)
-    inside = rows[:, None, :, None] & columns[:, None, None, :]  # (B, 1, T, T)
-    return normalised.masked_fill_(~inside, 0.0)
+    normalised = sam.to(torch.float32, copy=True).sub_(mean).div_(std)
+    rows = torch.arange(sam.shape[-2], device=sam.device) >= valid_sizes[:, :1]  # (B, T)
+    columns = torch.arange(sam.shape[-1], device=sam.device) >= valid_sizes[:, 1:]  # (B, T)
+    outside = rows[:, None, :, None] | columns[:, None, None, :]  # (B, 1, T, T)
+    return normalised.masked_fill_(outside, 0.0)
 
 
 def views_from_clip_normalized(
