@@ -95,11 +95,10 @@ def _formats() -> tuple[str, ...]:
 
 
 def _seek(image: Image.Image, frame: int) -> None:
-    try:
-        image.seek(frame)
-    except EOFError as error:
-        count = getattr(image, "n_frames", 1)
-        raise ValueError(f"no frame {frame}; the file has {count}, counted from 0") from error
+    count = getattr(image, "n_frames", 1)
+    if frame >= count:
+        raise ValueError(f"no frame {frame}; the file has {count}, counted from 0")
+    image.seek(frame)
 
 
 def _as_positive(image: Image.Image) -> Image.Image:

@@ -89,8 +89,10 @@ def pack_image(image: Image.Image, clip_size: int, sam_size: int) -> Tensor:
 def resize(pixels: Tensor, size: tuple[int, int], mode: str) -> Tensor:
     """Resizes 8-bit pixels with antialiasing, 3 to 9 times as fast as Pillow.
 
-    PyTorch (from 2.1 on) rounds the filter's weights to 16 bits, Pillow to 22; the results differ
-    by one grey level in less than 1 % of the values, and in none by more.
+    PyTorch (from 2.1 on) rounds the filter's weights to 16 bits, Pillow to 22: results differ by
+    one grey level in less than 1 % of the values, by two in single ones. Pillow 13 resizes the
+    columns of tall pictures first; bicubic values, rounded in between, then differ by up to three,
+    0.3 in the mean, as they do from older Pillows.
 
     Args:
         pixels: uint8 (3, H, W), fastest where the channels lie together in memory.
