@@ -88,7 +88,7 @@ def _check_deflated(file: BinaryIO, max_pixels: int) -> None:
     """Refuses a deflated file that would fill the memory; pydicom inflates all of it at once."""
     file.seek(0)
     start = file.read(65536)
-    if start[128:132] != b"DICM" or DeflatedExplicitVRLittleEndian.encode() + b"\0" not in start:
+    if start[128:132] != b"DICM" or DeflatedExplicitVRLittleEndian.encode() not in start:
         return
     meta_length = int.from_bytes(start[140:144], "little")
     file.seek(144 + meta_length)
