@@ -10,13 +10,14 @@ them into the pixels.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
-from typing import Any, BinaryIO
+from collections.abc import Sequence
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
 from pydicom import dcmread
 from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
 from lavis_msmedcap.imaging.dicom_frame import decode_frame
@@ -67,12 +68,12 @@ def read_dicom(file: BinaryIO, frame: int | None, window: Window, max_pixels: in
     if not any(name in dataset for name in PIXELS[:3]):
         raise ValueError("the file ends before its pixels, or has none; fetch it again")
     pixels, colours = decode_frame(dataset, index, count, max_pixels)
-    settings = _frame_settings(dataset, index)
+    _describe_frame(dataset, index)
     if colours == "RGB":
         image = Image.fromarray(pixels.astype(np.uint8))
     else:
-        image = Image.fromarray(grey_to_uint8(pixels, settings, window)).convert("RGB")
-    return square_pixels(image, *_spacing(settings), max_pixels)
+        image = Image.fromarray(grey_to_uint8(pixels, dataset, window)).convert("RGB")
+    return square_pixels(image, *_spacing(dataset), max_pixels)
 
 
 def _parse(
@@ -117,21 +118,18 @@ def _check_picture(header: Dataset) -> None:
     )
 
 
-def _frame_settings(dataset: Dataset, index: int) -> dict[str, Any]:
-    """Returns what describes a frame: of the file, overruled by shared and per-frame groups."""
-    settings: dict[str, Any] = {
-        name: dataset.get(name) for name in DESCRIPTION if dataset.get(name) not in (None, "")
-    }
+def _describe_frame(dataset: Dataset, index: int) -> None:
+    """Puts at the top what shared and per-frame groups say of a frame."""
     shared = dataset.get("SharedFunctionalGroupsSequence") or []
     frames = dataset.get("PerFrameFunctionalGroupsSequence") or []
     for groups in (*shared[:1], *frames[index : index + 1]):
         for name in _FRAME_GROUPS:
-            for item in (groups.get(name) or [])[:1]:
-                settings.update({e.keyword: e.value for e in item if e.keyword in DESCRIPTION})
-    return settings
+            for element in (element for item in groups.get(name) or [] for element in item):
+                if element.keyword in DESCRIPTION:
+                    dataset[element.tag] = element
 
 
-def _spacing(settings: Mapping[str, Any]) -> tuple[float, float]:
+def _spacing(dataset: Dataset) -> tuple[float, float]:
     """Returns the distances between rows and between columns; 0, 0 if unknown."""
     for name in (
         "PixelSpacing",
@@ -139,7 +137,7 @@ def _spacing(settings: Mapping[str, Any]) -> tuple[float, float]:
         "NominalScannedPixelSpacing",
         "PixelAspectRatio",
     ):
-        values = settings.get(name)
-        if values is not None and not isinstance(values, (str, float, int)) and len(values) == 2:
+        values = dataset.get(name)
+        if isinstance(values, MultiValue) and len(values) == 2:
             return float(values[0]), float(values[1])
     return 0.0, 0.0

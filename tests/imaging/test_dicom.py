@@ -139,6 +139,8 @@ def test_eight_bits_without_window_stay(path):
     stored = ramp(20, 200, np.uint8)
     save(make_dicom(stored), path)
     assert np.array_equal(shown(path), stored)
+    save(make_dicom(stored, RescaleSlope="1", RescaleIntercept="0"), path)
+    assert np.array_equal(shown(path), stored)
 
 
 def test_a_window_without_width_is_none(path):
