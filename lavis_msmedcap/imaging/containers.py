@@ -118,7 +118,7 @@ class _RowGroups:
                 from pyarrow import parquet
             except ImportError as error:
                 raise ValueError(
-                    'parquet files need pyarrow; pip install "lavis-msmedcap[parquet]"'
+                    f'parquet files need pyarrow; pip install "lavis-msmedcap[parquet]" ({error})'
                 ) from error
             # opened, a file takes a descriptor and its footer
             while len(self._files) >= 16:

@@ -48,7 +48,7 @@ def read_nifti(path: str, index: int | None, window: Window, max_pixels: int) ->
         import nibabel
     except ImportError as error:
         raise ValueError(
-            'NIfTI volumes need nibabel; pip install "lavis-msmedcap[nifti]"'
+            f'NIfTI volumes need nibabel; pip install "lavis-msmedcap[nifti]" ({error})'
         ) from error
     volume: Any = nibabel.load(path)
     if len(volume.shape) < 3 or 0 in volume.shape:

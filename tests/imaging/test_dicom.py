@@ -114,7 +114,7 @@ def test_table_of_the_file_comes_before_its_window(path):
     table = (np.arange(256) ** 2 // 64).astype(np.uint16)  # up to 1016, of 10 bits
     voi = item(LUTDescriptor=[256, 0, 10], LUTData=table.astype("<u2").tobytes())
     save(make_dicom(stored, VOILUTSequence=voi, WindowCenter="1", WindowWidth="2"), path)
-    assert np.abs(shown(path) - table[stored] * 255 / 1023).max() <= 1
+    assert np.abs(shown(path) - table[stored] * (255 / 1023)).max() <= 1
 
 
 def test_table_of_the_modality(path):
