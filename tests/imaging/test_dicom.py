@@ -263,6 +263,37 @@ def test_middle_frame_and_a_chosen_one(path):
         read_image(f"{path}::frame=5")
 
 
+def test_compressed_frames(path):
+    frames = [np.full((16, 16), value, np.uint8) for value in (10, 120, 230)]
+    encoded = []
+    for frame in frames:
+        buffer = io.BytesIO()
+        Image.fromarray(frame).save(buffer, "JPEG", quality=95)
+        encoded.append(buffer.getvalue())
+    settings = {"syntax": JPEGBaseline8Bit, "shape": (16, 16), "bits": 8}
+    save(make_dicom(encapsulate(encoded), NumberOfFrames=3, **settings), path)
+    assert shown(path)[0, 0] == pytest.approx(120, abs=2)
+    assert shown(f"{path}::frame=2")[0, 0] == pytest.approx(230, abs=2)
+
+
+def test_only_the_frame_that_is_asked_for_counts(path):
+    frames = np.zeros((150, 8, 8), np.uint8)
+    frames[149] = 77
+    save(make_dicom(frames, NumberOfFrames=150), path)
+    options = ReadOptions(max_pixels=64)
+    assert read_image(f"{path}::frame=149", options).getpixel((0, 0)) == (77, 77, 77)
+
+
+def test_one_bit_per_pixel(path):
+    mask = np.zeros((2, 16, 16), np.uint8)
+    mask[1, :8] = 1
+    bits = np.packbits(mask.ravel(), bitorder="little").tobytes()
+    save(make_dicom(bits, shape=(16, 16), bits=1, NumberOfFrames=2), path)
+    pixels = shown(f"{path}::frame=1")
+    assert pixels[:8].min() == 255
+    assert pixels[8:].max() == 0
+
+
 def test_frames_with_windows_of_their_own(path):
     frames = np.stack([ramp(0, 1000)] * 2)
 
@@ -305,14 +336,10 @@ def test_pixels_become_square(path, element, size):
 )
 def test_uncompressed_encodings(path, syntax):
     stored = ramp(0, 4000, np.uint16)
-    dataset = make_dicom(stored, WindowCenter="2000", WindowWidth="4001")
-    expected = shown(save(dataset, path))
-    dataset.file_meta.TransferSyntaxUID = syntax
-    dataset.set_original_encoding(syntax == ImplicitVRLittleEndian, syntax != ExplicitVRBigEndian)
-    if syntax == ExplicitVRBigEndian:
-        dataset.PixelData = stored.astype(">u2").tobytes()
+    written = stored.astype(">u2") if syntax == ExplicitVRBigEndian else stored
+    dataset = make_dicom(written, syntax=syntax, WindowCenter="2000", WindowWidth="4001")
     save(dataset, path)
-    assert np.array_equal(shown(path), expected)
+    assert np.abs(shown(path) - windowed(stored, 2000, 4001)).max() <= 1
 
 
 def test_jpeg_and_jpeg2000(path):

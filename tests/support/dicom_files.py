@@ -11,7 +11,13 @@ import numpy.typing as npt
 import pydicom
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.sequence import Sequence
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import (
+    CTImageStorage,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    generate_uid,
+)
 
 PATIENT = ("Doe^Jane", "MRN-4711", "19610203", "St. Nowhere", "Dr^Who")
 Pixels = npt.NDArray[Any]
@@ -39,7 +45,14 @@ def make_dicom(
     meta.MediaStorageSOPClassUID = CTImageStorage
     meta.MediaStorageSOPInstanceUID = generate_uid()
     meta.TransferSyntaxUID = syntax
-    dataset = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
+    dataset = FileDataset(
+        "",
+        {},
+        file_meta=meta,
+        preamble=b"\0" * 128,
+        is_implicit_VR=syntax == ImplicitVRLittleEndian,
+        is_little_endian=syntax != ExplicitVRBigEndian,
+    )
     name, number, birth, hospital, doctor = PATIENT
     dataset.PatientName, dataset.PatientID, dataset.PatientBirthDate = name, number, birth
     dataset.InstitutionName, dataset.ReferringPhysicianName = hospital, doctor
@@ -75,8 +88,6 @@ def save(dataset: FileDataset, path: Path) -> str:
     if hasattr(pydicom, "pixels"):  # since 3.0
         dataset.save_as(path, enforce_file_format=True)
     else:
-        dataset.is_little_endian = dataset.file_meta.TransferSyntaxUID != "1.2.840.10008.1.2.2"
-        dataset.is_implicit_VR = dataset.file_meta.TransferSyntaxUID == "1.2.840.10008.1.2"
         dataset.save_as(path, write_like_original=False)
     return str(path)
 
