@@ -19,6 +19,9 @@ from pydicom.uid import (
     generate_uid,
 )
 
+from lavis_msmedcap.imaging.read import ReadOptions, read_image
+from lavis_msmedcap.imaging.windows import Window
+
 PATIENT = ("Doe^Jane", "MRN-4711", "19610203", "St. Nowhere", "Dr^Who")
 Pixels = npt.NDArray[Any]
 
@@ -103,3 +106,19 @@ def item(**elements: Any) -> Sequence:
 def ramp(low: int, high: int, dtype: Any = np.int16) -> Pixels:
     """Returns 16 x 16 values that grow from the top left to the bottom right."""
     return np.linspace(low, high, 256).round().astype(dtype).reshape(16, 16)
+
+
+HU = {"Modality": "CT", "RescaleSlope": "1", "RescaleIntercept": "-1024", "RescaleType": "HU"}
+
+
+def shown(path: str | Path, **window: Any) -> Pixels:
+    """Returns the grey values (H, W) of a file, after looking that its channels are equal."""
+    pixels = np.array(read_image(path, ReadOptions(window=Window(**window))))
+    assert (pixels[..., :1] == pixels).all()
+    return pixels[..., 0].astype(int)
+
+
+def windowed(values: Pixels, center: float, width: float) -> Pixels:
+    """DICOM's function LINEAR, written as in PS3.3 C.11.2.1.2."""
+    exact: Pixels = ((values - (center - 0.5)) / (width - 1) + 0.5) * 255
+    return np.clip(exact, 0, 255).round()
