@@ -22,10 +22,11 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from lavis_msmedcap.common.distributed import get_world_size, is_main_process
 from lavis_msmedcap.common.errors import Interruption
 from lavis_msmedcap.runners.checkpointing import Checkpoints, TrainingState
+from lavis_msmedcap.runners.data_summary import data_summary, write_data_summary
 from lavis_msmedcap.runners.domains import check_domains, dataset_domains
 from lavis_msmedcap.runners.evaluator import Evaluator
 from lavis_msmedcap.runners.interruption import describe_interruption
-from lavis_msmedcap.runners.loaders import check_splits, describe_plan, train_loader
+from lavis_msmedcap.runners.loaders import TRAIN, check_splits, describe_plan, train_loader
 from lavis_msmedcap.runners.optimization import build_optimizer, count_steps
 from lavis_msmedcap.runners.precision import Precision, choose_device
 from lavis_msmedcap.runners.progress import clock
@@ -34,6 +35,7 @@ from lavis_msmedcap.runners.run_directory import RunDirectory, create_run_direct
 from lavis_msmedcap.runners.run_log import RunLog
 from lavis_msmedcap.runners.schedule import LRSchedule
 from lavis_msmedcap.runners.settings import RunSettings
+from lavis_msmedcap.runners.skipped_images import SkippedImages
 from lavis_msmedcap.runners.tables import CsvTable
 from lavis_msmedcap.runners.training_loop import TrainingLoop
 
@@ -100,6 +102,10 @@ class RunnerMSMedCap(RunnerBase):
         self.checkpoints = Checkpoints(self.directory, self._facts())
         self._validation = CsvTable(self.directory.validation, VALIDATION_COLUMNS)
         self._loop: TrainingLoop | None = None
+        self._skipped = SkippedImages(
+            {name: splits[TRAIN] for name, splits in datasets.items() if splits.get(TRAIN)}
+        )
+        self._write_data_summary()
 
     # --- LAVIS' properties --------------------------------------------------------------------
 
@@ -308,6 +314,7 @@ class RunnerMSMedCap(RunnerBase):
         return self.unwrap_dist_model(self.model)
 
     def _train_step(self, model: nn.Module, samples: dict[str, Any]) -> Mapping[str, Any]:
+        self._skipped.take(samples)
         output = self.task.train_step(model=model, samples=samples)
         # LAVIS' own tasks return the loss alone
         return {"loss": output} if isinstance(output, Tensor) else output
@@ -321,7 +328,22 @@ class RunnerMSMedCap(RunnerBase):
         means = self._loop.run_epoch(self.train_loader, epoch).means()
         self.state.epoch = epoch + 1
         self.state.global_step = self._loop.global_step
+        self._close_skipping()
         return means
+
+    def _close_skipping(self) -> None:
+        """Learns at the end of an epoch what all ranks had to skip, and writes it down."""
+        try:
+            self._skipped.exchange()
+        finally:
+            self._write_data_summary()
+        if is_main_process() and self._skipped.summary():
+            logger.info("%s", self._skipped.summary())
+
+    def _write_data_summary(self) -> None:
+        if is_main_process():
+            summary = data_summary(self.datasets, self._skipped.facts())
+            write_data_summary(self.directory.data_summary, summary)
 
     def _validate(self, epoch: int) -> None:
         for number, split in enumerate(self.valid_splits):

@@ -109,6 +109,7 @@ def test_a_stage_1_run_from_end_to_end(tiny: ModuleType, tmp_path: Path):
         "checkpoint_best.safetensors",
         "checkpoint_last.safetensors",
         "config.yaml",
+        "data_summary.json",
         "log.txt",
         "metrics.csv",
         "result",
