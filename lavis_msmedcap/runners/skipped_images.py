@@ -105,7 +105,7 @@ class SkippedImages:
         share = self._shares.get(name, _DEFAULT_SHARE)
         if len(images) <= share * size:
             return
-        first = [f"{image} ({reason})" for image, reason in list(images.items())[:_SHOWN]]
+        first = [f"{image} ({reason})" for image, reason in sorted(images.items())[:_SHOWN]]
         more = ", …" if len(images) > _SHOWN else ""
         raise DataError(
             f"{len(images):,} of {size:,} training images of {name} cannot be read, at most "
