@@ -6,19 +6,18 @@ import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from lavis.datasets.datasets.base_dataset import BaseDataset
+from PIL import Image
 
 from lavis_msmedcap.common.errors import BadImageError, DataError
 from lavis_msmedcap.datasets.collate import collate
 from lavis_msmedcap.datasets.records import MedCapRecord
 from lavis_msmedcap.datasets.skipping import ERROR, SKIPPED, SkippedImage, stand_ins
+from lavis_msmedcap.imaging.augment import sample_rng
 from lavis_msmedcap.imaging.read import read_image
 
 Processor = Callable[[Any], Any]
-
-_AUGMENTATION = 0xA6  # keeps its random stream apart from others of the same seed
 
 
 class MedCapDataset(BaseDataset):
@@ -83,8 +82,7 @@ class MedCapDataset(BaseDataset):
             BadImageError: If the image is missing or cannot be decoded.
         """
         record = self.records[index]
-        read = getattr(self.vis_processor, "read", read_image)
-        picture, caption = self._augment(index, read(record.image), caption)
+        picture, caption = self._picture(index, caption)
         return {
             "image": self.vis_processor(picture),
             "text_input": self.text_processor(caption),
@@ -95,9 +93,10 @@ class MedCapDataset(BaseDataset):
             "image_path": record.image,
         }
 
-    def _augment(self, index: int, picture: Any, caption: str) -> tuple[Any, str]:  # noqa: ARG002
-        """Changes picture and caption at random; here it does not."""
-        return picture, caption
+    def _picture(self, index: int, caption: str) -> tuple[Image.Image, str]:
+        """Reads a picture as the processor wants it, and returns it with its caption."""
+        read = getattr(self.vis_processor, "read", read_image)
+        return read(self.records[index].image), caption
 
 
 class MedCapTrainDataset(MedCapDataset):
@@ -148,6 +147,17 @@ class MedCapTrainDataset(MedCapDataset):
                 raise
             return self._stand_in(index, self._note(error))
 
+    def _picture(self, index: int, caption: str) -> tuple[Image.Image, str]:
+        """Reads and augments; how, depends on seed, index and epoch only."""
+        picture, caption = super()._picture(index, caption)
+        augment = getattr(self.vis_processor, "augment", None)
+        if augment is None:
+            return picture, caption
+        changed: tuple[Image.Image, str] = augment(
+            picture, caption, sample_rng(self.seed, self.epoch, index)
+        )
+        return changed
+
     def caption(self, index: int) -> str:
         """Returns the raw caption of an image in this epoch: a seeded start, then in turn."""
         captions = self.records[index].captions
@@ -174,14 +184,6 @@ class MedCapTrainDataset(MedCapDataset):
 
     def _note(self, error: BadImageError) -> SkippedImage:
         return SkippedImage(self.name, error.path, error.reason)
-
-    def _augment(self, index: int, picture: Any, caption: str) -> tuple[Any, str]:
-        augment = getattr(self.vis_processor, "augment", None)
-        if augment is None:
-            return picture, caption
-        rng = np.random.default_rng([self.seed, _AUGMENTATION, self.epoch, index])
-        changed: tuple[Any, str] = augment(picture, caption, rng)
-        return changed
 
 
 class MedCapEvalDataset(MedCapDataset):
