@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import copy
+import csv
 import faulthandler
 import io
 import json
@@ -43,6 +44,9 @@ from lavis_msmedcap.datasets.laterality import can_swap, names_side, swap_sides
 from lavis_msmedcap.datasets.readers.coco import read_coco
 from lavis_msmedcap.datasets.readers.medicat import read_medicat
 from lavis_msmedcap.datasets.readers.roco import read_roco
+from lavis_msmedcap.datasets.readers.roco_kaggle import read_roco_kaggle
+from lavis_msmedcap.datasets.readers.rocov2 import read_rocov2
+from lavis_msmedcap.datasets.readers.table import read_table
 from lavis_msmedcap.imaging.read import read_image
 
 LIMIT = 5.0  # seconds a case may take
@@ -283,7 +287,7 @@ def _span(data: bytearray, rng: random.Random) -> tuple[int, int]:
 
 def targets() -> list[Target]:
     """Returns everything that is put under test; a new reader is one more entry."""
-    return [*_image_targets(), *_reader_targets(), _caption_target()]
+    return [*_image_targets(), *_reader_targets(), *_table_targets(), _caption_target()]
 
 
 def _image_targets() -> Iterator[Target]:
@@ -388,6 +392,23 @@ def _reader_targets() -> Iterator[Target]:
         },
         lambda root: list(read_roco(root, "train")),
     )
+    yield Target(
+        "roco_kaggle",
+        {
+            "all_data/train/radiologytraindata.csv": b"id,name,caption\n"
+            b'ROCO_00001,PMC11_a-g1.jpg," CT, ""axial"" view\n"\n'
+        },
+        lambda root: list(read_roco_kaggle(root, "train")),
+    )
+    yield Target(
+        "rocov2",
+        {
+            "train_captions.csv": "\ufeffID,Caption\r\nROCOv2_1,CT\r\nROCOv2_2,MRI\r\n".encode(),
+            "license_information.csv": b"ID,Link\nROCOv2_1,https://x/PMC77/\n",
+            "train_images/train/ROCOv2_1.jpg": b"",
+        },
+        lambda root: list(read_rocov2(root, "train")),
+    )
     entry = {
         "pdf_hash": "a" * 40,
         "fig_uri": "1-Figure1-1.png",
@@ -413,6 +434,46 @@ def _reader_targets() -> Iterator[Target]:
             lambda root: list(read_coco(root / "captions.json", root, "train")),
             damaged_json,
         )
+
+
+def _table_targets() -> Iterator[Target]:
+    rows = [
+        {"image": "a.png", "caption": "CT, axial; 0.37 cm.", "patient": "7", "split": "train"},
+        {"image": "b/c.dcm", "caption": 'MRI of the "knee"\nin two lines', "patient": "8"},
+        {"image": "b/d.png", "caption": "R\u00f6ntgen", "patient": "8", "split": "valid"},
+    ]
+    files = {
+        "jsonl": "".join(json.dumps(row) + "\r\n" for row in rows).encode(),
+        "json": json.dumps(rows).encode(),
+    }
+    with contextlib.suppress(ImportError):  # pyarrow is an extra
+        files["parquet"] = _parquet(rows)
+    for kind, separator, encoding in (("csv", ",", "utf-8"), ("tsv", "\t", "utf-16")):
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, list(rows[0]), delimiter=separator)
+        writer.writeheader()
+        writer.writerows(rows)
+        files[kind] = text.getvalue().encode(encoding)
+    for kind, content in files.items():
+        damage = damaged_json if kind.startswith("json") else None
+        yield Target(f"table_{kind}", {f"t.{kind}": content}, _read_table, damage)
+
+
+def _read_table(root: Path) -> None:
+    (table,) = (path for path in root.iterdir() if path.stem == "t")
+    for split in ("train", None):
+        with contextlib.suppress(DataError):
+            list(read_table(table, split=split))
+    list(read_table(table))
+
+
+def _parquet(rows: list[dict[str, str]]) -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows), buffer)
+    return buffer.getvalue()
 
 
 def _caption_target() -> Target:
