@@ -33,6 +33,8 @@ LAYERS = {
     "datasets.caption_text": 1,
     "datasets.laterality": 1,
     "datasets.collate": 1,
+    "datasets.skipping": 1,
+    "datasets.summary": 1,
     "evaluation.metrics": 1,
     "models.encoders": 1,
     "models.objectives": 1,

@@ -1,16 +1,16 @@
 """What is cleaned out of a figure caption before a model learns to write it.
 
 Captions of articles carry things that no picture shows: figure numbers, letters of panels, pointers
-into a drawing. Each kind has its own switch and is counted. Decimals, units, brackets, hyphens,
-vertebrae and sequences (L4, T1) are left as they stand. References of an evaluation stay raw unless
-someone asks for cleaned ones.
+into a drawing, numbers of citations, whose permission was asked. Each kind has its own step and is
+counted. Decimals, units, brackets, hyphens, vertebrae and sequences (L4, T1) are left as they
+stand. References of an evaluation stay raw unless someone asks for cleaned ones.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import MutableMapping
+from collections.abc import Callable, Collection, MutableMapping
 
 # every character that some tool takes for the end of a line, other controls, blanks of any width,
 # and the invisible operators that MathML leaves in captions
@@ -75,11 +75,50 @@ _POINTERS = re.compile(
     re.VERBOSE | re.IGNORECASE,
 )
 
+# numbers alone, as in "[12]", "[3, 5-7]", "[Ref. 4]"; not in "[2.5]", "[95% CI]", "(12)"
+_CITATION = re.compile(
+    r"""
+    \s*
+    \[\s*(?:ref(?:erence)?s?\.?\s*)?
+    \d{1,3}(?:\s*[,;\-\u2013]\s*\d{1,3})*
+    \s*\]
+    (?![\-\u2013]?\w)  # "[18]F-FDG" is an isotope, "[2]-methyl" a position
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+
+_OWNED = r"(?:\u00a9|copyright\b)"
+_PERMITTED = (
+    r"(?:reproduced|reprinted|republished|adapted|modified|used),?\s+"
+    r"(?:\S+\s+){0,3}?permissions?\b"
+)
+_PICTURE = r"(?:(?:this|the)\s+)?(?:image|figure|photo(?:graph)?)s?\s+(?:(?:is|was|are|were)\s+)?"
+# to the full stop before a capital or the end: not in "0.37", "Ref. 5", "et al. (2010)", "J. Smith"
+_REST_OF_SENTENCE = r"(?:[^.]|(?<=\b(?-i:[A-Z]))\.|\.(?!\s*$|\s+(?-i:[A-Z])))*\.?"
+_REST_OF_BRACKET = r"(?:[^()\[\]]|\([^()\[\]]*\)|\[[^()\[\]]*\])*[)\]]"
+_COPYRIGHT = re.compile(
+    rf"""
+    \s*[(\[]\s*(?:{_PICTURE})?(?:{_OWNED}|{_PERMITTED}){_REST_OF_BRACKET}
+  | (?:^|(?<=[.!?)\]])\s*)
+    (?:
+        (?:{_PICTURE})?(?:{_OWNED}|{_PERMITTED}){_REST_OF_SENTENCE}
+      | all\s+rights\s+reserved(?:\.|$)
+    )
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+_COPYRIGHT_WORDS = re.compile(r"\u00a9|copyright|permission|rights\s+reserved", re.IGNORECASE)
+
+# what LAVIS' blip_caption replaces by blanks
+_LAVIS_MARKS = str.maketrans(dict.fromkeys('.!"()*#:;~', " "))
+_BLANKS = re.compile(r"\s{2,}")
+
 
 def squeeze(text: str) -> str:
     """Puts a caption on one line: NFC, every break or odd blank a space, no two spaces together."""
-    text = unicodedata.normalize("NFC", text)
-    text = _TO_NOTHING.sub("", _TO_SPACE.sub(" ", text))
+    if not (text.isascii() and text.isprintable()):
+        text = unicodedata.normalize("NFC", text)
+        text = _TO_NOTHING.sub("", _TO_SPACE.sub(" ", text))
     return _SPACES.sub(" ", text).strip()
 
 
@@ -98,22 +137,50 @@ def strip_pointers(text: str) -> str:
 
     A bracket that says more, as "(arrow, 5 mm)", stays.
     """
-    return _POINTERS.sub(_gap, text)
+    return _POINTERS.sub(_gap, text) if "(" in text or "[" in text else text
 
 
-STEPS = {
+def strip_citations(text: str) -> str:
+    """Removes numbers of citations in square brackets: "[12]", "[3, 5-7]", but not "[2.5]"."""
+    return _CITATION.sub("", text) if "[" in text else text
+
+
+def strip_copyright(text: str) -> str:
+    """Removes who owns a picture and who gave permission.
+
+    A bracket or a sentence that begins with a copyright sign, "Copyright", "Reproduced with
+    permission" (reprinted, adapted, used) or "All rights reserved". Other words of the caption
+    before it stay.
+    """
+    return _COPYRIGHT.sub("", text) if _COPYRIGHT_WORDS.search(text) else text
+
+
+def strip_marks(text: str) -> str:
+    """Replaces punctuation by spaces as LAVIS does: ``. ! " ( ) * # : ; ~``; 0.37 becomes 0 37."""
+    return text.translate(_LAVIS_MARKS)
+
+
+def join_blanks(text: str) -> str:
+    """Joins runs of blanks as LAVIS does; a lone tab or line break inside stays."""
+    return _BLANKS.sub(" ", text).rstrip("\n").strip(" ")
+
+
+# in the order in which they are applied: a figure number stands before a panel letter
+STEPS: dict[str, Callable[[str], str]] = {
     "figure_prefix": strip_figure_prefix,
     "panels": strip_panels,
     "pointers": strip_pointers,
+    "citations": strip_citations,
+    "copyright": strip_copyright,
 }
+SPACES = "spaces"
 
 
 def clean_caption(
     text: str,
+    steps: Collection[str] = tuple(STEPS),
     *,
-    figure_prefix: bool = True,
-    panels: bool = True,
-    pointers: bool = True,
+    unicode: bool = True,
     counts: MutableMapping[str, int] | None = None,
 ) -> str:
     """Cleans a caption.
@@ -122,22 +189,22 @@ def clean_caption(
 
     Args:
         text: Raw caption.
-        figure_prefix: Apply `strip_figure_prefix`.
-        panels: Apply `strip_panels`.
-        pointers: Apply `strip_pointers`.
-        counts: Where to count the captions that each step changed, under the names "spaces",
-            "figure_prefix", "panels" and "pointers".
+        steps: Names out of ``STEPS``; their order does not matter.
+        unicode: Put the caption on one line with `squeeze`; False leaves characters as they are
+            and only joins runs of blanks.
+        counts: Where to count the captions that each step changed, under the step's name, and
+            "spaces" for those that `squeeze` or `join_blanks` changed inside.
 
     Returns:
-        One line without leading or trailing blanks.
+        The caption without leading or trailing blanks; one line if ``unicode``.
     """
-    wanted = {"figure_prefix": figure_prefix, "panels": panels, "pointers": pointers}
-    clean = squeeze(text)
-    changed = [] if clean == text.strip() else ["spaces"]
+    tidy = squeeze if unicode else join_blanks
+    clean = tidy(text)
+    changed = [] if clean == text.strip() else [SPACES]
     for name, step in STEPS.items():
-        if not wanted[name]:
+        if name not in steps:
             continue
-        after = squeeze(step(clean))
+        after = tidy(step(clean))
         if after != clean and any(map(str.isalnum, after)):
             clean = after
             changed.append(name)

@@ -84,6 +84,11 @@ class RunDirectory:
         return self.root / "validation.csv"
 
     @property
+    def data_summary(self) -> Path:
+        """What the data were: entries kept and dropped, captions changed, images skipped."""
+        return self.root / "data_summary.json"
+
+    @property
     def checkpoint_last(self) -> Path:
         """Trainable parameters after the last finished epoch."""
         return self.root / "checkpoint_last.safetensors"

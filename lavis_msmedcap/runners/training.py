@@ -83,6 +83,7 @@ class Training:
         request: Whether somebody has asked to stop.
         log: The run's log.
         events: TensorBoard files, None on other ranks than the first.
+        close_epoch: Called on every rank between the last step of an epoch and its checkpoint.
     """
 
     def __init__(
@@ -97,6 +98,7 @@ class Training:
         request: StopRequest,
         log: RunLog,
         events: EventFiles | None,
+        close_epoch: Callable[[], None],
     ) -> None:
         self.state = TrainingState()
         self._loop = loop
@@ -109,6 +111,7 @@ class Training:
         self._request = request
         self._log = log
         self._events = events
+        self._close_epoch = close_epoch
         self._validation = CsvTable(directory.validation, VALIDATION_COLUMNS)
 
     def run(
@@ -156,6 +159,7 @@ class Training:
         sampler.set_epoch(epoch, start.batch)
         with self._request.patient():
             sums = self._loop.run_epoch(self._loader, epoch, start.batch, Sums(dict(start.totals)))
+            self._close_epoch()
             self.state.epoch = epoch + 1
             self.state.global_step = self._loop.global_step
             # before validation: nothing that happens there may cost the epoch

@@ -110,6 +110,7 @@ def test_a_stage_1_run_from_end_to_end(tiny: ModuleType, tmp_path: Path):
         "checkpoint_last.safetensors",
         "config.yaml",
         "environment.json",
+        "data_summary.json",
         "log.txt",
         "metrics.csv",
         "result",

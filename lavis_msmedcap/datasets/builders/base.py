@@ -14,6 +14,7 @@ from lavis.datasets.builders.base_dataset_builder import BaseDatasetBuilder
 from omegaconf import OmegaConf
 
 from lavis_msmedcap.common.config_check import Key, MapOf, Node, Nullable, check
+from lavis_msmedcap.common.distributed import is_main_process
 from lavis_msmedcap.common.errors import ConfigError, DataError
 from lavis_msmedcap.common.paths import package_path
 from lavis_msmedcap.datasets.caption_datasets import (
@@ -30,6 +31,8 @@ from lavis_msmedcap.datasets.readers.selection import (
     take_at_most,
 )
 from lavis_msmedcap.datasets.records import DOMAINS, SPLITS, MedCapRecord
+from lavis_msmedcap.datasets.skipping import ON_BAD, SKIP
+from lavis_msmedcap.datasets.summary import count_captions, describe_captions, report_facts
 
 Settings = Mapping[str, Any]
 Records = dict[str, list[MedCapRecord]]
@@ -48,6 +51,8 @@ COMMON_KEYS: dict[str, Node] = {
     "min_words": Key(int, minimum=1),
     "max_missing": SHARE,
     "max_missing_eval": SHARE,
+    "on_bad": Key(str, choices=ON_BAD),
+    "max_bad": SHARE,
     "vis_processor": Key(dict),
     "text_processor": Key(dict),
 }
@@ -113,8 +118,9 @@ class MedCapBuilder(BaseDatasetBuilder):
             split: self._select(split, found, settings, report)
             for split, found in self._read(settings, report).items()
         }
-        logger.info(report.summary())
-        return {split: self._dataset(split, records[split], settings) for split in records}
+        datasets = {split: self._dataset(split, records[split], settings) for split in records}
+        self._summarize(report, datasets)
+        return datasets
 
     @classmethod
     @abstractmethod
@@ -148,16 +154,30 @@ class MedCapBuilder(BaseDatasetBuilder):
         self, split: str, records: list[MedCapRecord], settings: Settings
     ) -> MedCapDataset:
         mode = "train" if split == "train" else "eval"
-        dataset_cls = self.train_dataset_cls if mode == "train" else self.eval_dataset_cls
-        return dataset_cls(
-            records,
-            self.vis_processors[mode],
-            self.text_processors[mode],
-            name=self.NAME,
-            domain=settings["domain"],
-            ratio=float(settings.get("ratio", 1.0)),
-            seed=int(settings.get("split_seed", 0)),
-        )
+        options: dict[str, Any] = {
+            "name": self.NAME,
+            "domain": settings["domain"],
+            "ratio": float(settings.get("ratio", 1.0)),
+            "seed": int(settings.get("split_seed", 0)),
+        }
+        processors = self.vis_processors[mode], self.text_processors[mode]
+        if mode == "eval":
+            return self.eval_dataset_cls(records, *processors, **options)
+        options["on_bad"] = settings.get("on_bad", SKIP)
+        options["max_bad"] = float(settings.get("max_bad", 0.01))
+        return self.train_dataset_cls(records, *processors, **options)
+
+    def _summarize(self, report: ReadReport, datasets: Mapping[str, MedCapDataset]) -> None:
+        """Logs one line about entries and captions, and gives the datasets the same as numbers."""
+        if not is_main_process():  # counting takes seconds, and only one process writes them down
+            return
+        train = datasets.get("train")
+        counts = count_captions(train.records, train.text_processor) if train else {}
+        max_words = getattr(train.text_processor, "max_words", None) if train else None
+        lines = [report.summary(), describe_captions(counts, max_words)]
+        logger.info(" | ".join(filter(None, lines)))
+        for dataset in datasets.values():
+            dataset.facts = {**report_facts(report), "captions": counts}
 
 
 def locate(value: str) -> Path:

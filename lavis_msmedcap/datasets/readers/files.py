@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -20,6 +21,7 @@ SPLIT_WORDS = {
     "val": ("validation", "valid", "val", "dev"),
     "test": ("test", "testing"),
 }
+_NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
 
 
 class FolderIndex:
@@ -38,7 +40,9 @@ class FolderIndex:
             try:
                 with os.scandir(key) as entries:
                     self._names[key] = frozenset(entry.name for entry in entries)
-            except (FileNotFoundError, NotADirectoryError):
+            except OSError as error:
+                if error.errno not in _NOT_THERE:
+                    raise DataError(f"cannot list the folder {key}: {error.strerror}") from error
                 self._names[key] = frozenset()
         return self._names[key]
 
@@ -97,7 +101,7 @@ def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         where = f"{path}, line {number}"
         try:
             entry = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(f"{where} is not JSON: {error}; is the file complete?") from error
         if not isinstance(entry, dict):
             raise DataError(f"{where} holds no JSON object")
@@ -112,7 +116,7 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_text(encoding="utf-8-sig"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is not JSON: {error}; is the file complete?") from error
 
 

@@ -130,8 +130,13 @@ def _original_names(folder: Path) -> dict[str, str]:
     """Maps ROCO ids to "PMC…_name.jpg", from licences.txt or else from dlinks.txt."""
     licences, links = folder / "licences.txt", folder / "dlinks.txt"
     if licences.exists():
-        with licences.open(encoding="utf-8-sig", newline="") as file:
-            rows = [row for row in csv.reader(file) if len(row) >= 2]
+        try:
+            with licences.open(encoding="utf-8-sig", newline="") as file:
+                rows = [row for row in csv.reader(file) if len(row) >= 2]
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise DataError(
+                f"{licences} is no CSV file in UTF-8: {error}; fetch it again"
+            ) from error
         return {
             row[0].strip(): safe_name(row[1].strip(), str(licences))
             for row in rows
