@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import warnings
 from functools import lru_cache
+from pathlib import Path
 from typing import NamedTuple
 
 from PIL import Image, UnidentifiedImageError
@@ -65,7 +65,7 @@ def examine(image: str) -> ImageFacts:
     """
     place = parse_place(image)
     try:
-        size = os.stat(place.file).st_size
+        size = Path(place.file).stat().st_size
         file = file_digest(place) if size else b""
     except OSError as error:
         return ImageFacts(MISSING if isinstance(error, FileNotFoundError) else BROKEN, str(error))
@@ -83,7 +83,7 @@ def examine(image: str) -> ImageFacts:
     return ImageFacts(
         width=picture.width,
         height=picture.height,
-        constant=all(low == high for low, high in _extremes(picture)),
+        constant=all(band[0] == band[1] for band in _extremes(picture)),
         file=file,
         pixels=digest.digest(),
         hash=code if edges >= MIN_EDGES else None,
@@ -102,10 +102,11 @@ def file_digest(place: ImagePlace) -> bytes:
     """
     if place.kind == "row":
         return b""
+    status = Path(place.file).stat()
     if place.kind == "bytes":
         start, _, length = place.value.partition("+")
-        return _digest_of_file(place.file, int(start), int(length))
-    whole = _digest_of_file(place.file, 0, -1)
+        return _digest_of_file(place.file, int(start), int(length), status.st_mtime_ns)
+    whole = _digest_of_file(place.file, 0, status.st_size, status.st_mtime_ns)
     if not place.kind:
         return whole
     part = f"{place.kind}={place.value}".encode()
@@ -113,10 +114,10 @@ def file_digest(place: ImagePlace) -> bytes:
 
 
 @lru_cache(maxsize=4)  # the frames of one file come one after the other
-def _digest_of_file(name: str, start: int, length: int) -> bytes:
+def _digest_of_file(name: str, start: int, length: int, changed: int) -> bytes:  # noqa: ARG001
     digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
-    left = length if length >= 0 else os.path.getsize(name)
-    with open(name, "rb") as file:  # noqa: PTH123 - names come as text by the hundred thousand
+    left = length
+    with Path(name).open("rb") as file:
         file.seek(start)
         while left > 0:
             block = file.read(min(left, _BLOCK))
@@ -144,5 +145,5 @@ def _problem(error: BadImageError) -> str:
 
 
 def _extremes(picture: Image.Image) -> list[tuple[int, int]]:
-    found = picture.getextrema()
-    return [tuple(pair) for pair in found]  # type: ignore[misc]  # one pair per band of RGB
+    """Returns the smallest and largest value of each band."""
+    return [band.getextrema() for band in picture.split()]  # type: ignore[misc]  # whole numbers

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from PIL import Image
 
 SIDE = 16  # pixels of the grey copy
-MAX_DISTANCE = 8
+MAX_DISTANCE = 6
 MIN_EDGES = 12
 MIN_CORRELATION = 0.99
 MAX_RESIDUAL = 0.5  # largest patch that may differ, in standard deviations of the picture

@@ -15,6 +15,7 @@ from lavis_msmedcap.common.errors import DataError
 from lavis_msmedcap.datasets.readers.files import FolderIndex
 from lavis_msmedcap.datasets.readers.report import ReadReport
 from lavis_msmedcap.datasets.records import SPLITS, MedCapRecord
+from lavis_msmedcap.imaging.places import parse_place
 
 _SHOWN = 3
 
@@ -113,6 +114,12 @@ def drop_missing_images(
     if report is not None and missing:
         report.discard("image missing", missing, records[0].split)
     return there
+
+
+def without_image(records: Sequence[MedCapRecord]) -> list[MedCapRecord]:
+    """Returns the records whose image file is not there."""
+    index = FolderIndex()
+    return [record for record in records if not index.has(parse_place(record.image).file)]
 
 
 def _fraction(*parts: object) -> float:
