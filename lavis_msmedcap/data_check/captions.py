@@ -41,14 +41,14 @@ _SIDE = re.compile(
 _WORD = re.compile(r"[^\W\d_]+")
 # words that hardly a sentence of the language does without, and that English does not have
 _ENGLISH = frozenset(
-    ["the", "of", "and", "in", "a", "an", "with", "is", "are", "was", "to", "on", "at", "by"]
-    + ["from", "no", "shows", "showing"]
+    {"the", "of", "and", "in", "a", "an", "with", "is", "are", "was", "to", "on", "at", "by"}
+    | {"from", "no", "shows", "showing"}
 )
 _FOREIGN = frozenset(
-    ["de", "la", "le", "les", "des", "du", "une", "est", "avec", "dans", "et", "sur", "en"]
-    + ["el", "los", "las", "con", "una", "del", "por", "que", "uma", "com", "na", "da", "do"]
-    + ["der", "die", "das", "und", "mit", "eine", "einer", "ist", "im", "von", "auf"]
-    + ["il", "della", "dei", "nella", "het", "een", "van"]
+    {"de", "la", "le", "les", "des", "du", "une", "est", "avec", "dans", "et", "sur", "en"}
+    | {"el", "los", "las", "con", "una", "del", "por", "que", "uma", "com", "na", "da", "do"}
+    | {"der", "die", "das", "und", "mit", "eine", "einer", "ist", "im", "von", "auf"}
+    | {"il", "della", "dei", "nella", "het", "een", "van"}
 )
 
 
@@ -106,10 +106,17 @@ class CaptionCheck:
     Attributes:
         stats: One per data set.
         odd: Indices of records by what is odd about one of their captions.
+        rules: What they were measured by, by data set.
     """
 
     stats: list[CaptionStats]
     odd: dict[str, list[int]]
+    rules: Mapping[str, CaptionRules] = field(default_factory=dict)
+
+    def kinds_of(self, record: MedCapRecord, caption: str) -> list[str]:
+        """Says what is odd about one caption of a record, see `oddities`."""
+        rules = self.rules.get(record.source, CaptionRules())
+        return oddities(caption, rules.prepare(caption), rules.max_words)
 
 
 def check_captions(
@@ -129,7 +136,7 @@ def check_captions(
     for source, indices in by_source.items():
         own = rules.get(source, CaptionRules())
         stats.append(_check_source(source, [(i, records[i]) for i in indices], own, odd))
-    return CaptionCheck(stats, odd)
+    return CaptionCheck(stats, odd, rules)
 
 
 def oddities(caption: str, prepared: str, max_words: int) -> list[str]:

@@ -47,6 +47,7 @@ def fingerprints(
     pairs = near_pairs(
         [fact.hash for fact in firsts if fact.hash is not None],
         [fact.grey for fact in firsts],
+        [fact.width / fact.height for fact in firsts],
         distance,
     )
     groups = list(members.values())

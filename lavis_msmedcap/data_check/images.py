@@ -57,6 +57,9 @@ class ImageFacts(NamedTuple):
     grey: bytes = b""
 
 
+ABSENT = ImageFacts(MISSING, "the file does not exist")
+
+
 def examine(image: str) -> ImageFacts:
     """Reads and decodes an image.
 
@@ -67,8 +70,10 @@ def examine(image: str) -> ImageFacts:
     try:
         size = Path(place.file).stat().st_size
         file = file_digest(place) if size else b""
+    except FileNotFoundError:
+        return ABSENT
     except OSError as error:
-        return ImageFacts(MISSING if isinstance(error, FileNotFoundError) else BROKEN, str(error))
+        return ImageFacts(BROKEN, str(error))
     if not size:
         return ImageFacts(EMPTY, "the file is empty; fetch it again")
     try:

@@ -144,7 +144,8 @@ def caption_key(caption: str) -> str:
     Returns:
         The key, empty if the caption is too short to tell a copy from a coincidence.
     """
-    text = squeeze(caption).casefold()
+    plain = caption.isascii() and caption.isprintable()  # most are, and need no squeezing
+    text = (" ".join(caption.split()) if plain else squeeze(caption)).casefold()
     return text if text.count(" ") + 1 >= TELLING_WORDS else ""
 
 

@@ -20,7 +20,8 @@ SIDE = 16  # pixels of the grey copy
 MAX_DISTANCE = 6
 MIN_EDGES = 12
 MIN_CORRELATION = 0.99
-MAX_RESIDUAL = 0.5  # largest patch that may differ, in standard deviations of the picture
+MAX_STRETCH = 1.02  # of width to height; a copy that was cropped is not found anyway
+MAX_RESIDUAL = 0.4  # largest patch that may differ, in standard deviations of the picture
 
 _HASH_BITS = 64
 _FAINT = 2  # grey levels; a smaller step is noise of a compressed surface
@@ -53,7 +54,7 @@ def grey_copy(image: Image.Image) -> bytes:
 
 
 def near_pairs(
-    hashes: Sequence[int], greys: Sequence[bytes], distance: int
+    hashes: Sequence[int], greys: Sequence[bytes], shapes: Sequence[float], distance: int
 ) -> list[tuple[int, int]]:
     """Finds the pairs of pictures that show the same.
 
@@ -64,6 +65,7 @@ def near_pairs(
     Args:
         hashes: n difference hashes.
         greys: n grey copies, see `grey_copy`.
+        shapes: n ratios of width to height.
         distance: k, the most bits in which two hashes may differ, at most ``MAX_DISTANCE``.
 
     Returns:
@@ -76,10 +78,13 @@ def near_pairs(
         raise ValueError(f"distance is {distance}; expected 0 to {MAX_DISTANCE} bits")
     codes = np.array(hashes, dtype=np.uint64)
     thumbs = np.frombuffer(b"".join(greys), dtype=np.uint8).reshape(len(codes), SIDE * SIDE)
+    stretch = np.log(np.array(shapes, dtype=np.float64))
     found: list[tuple[int, int]] = []
     for left, right in _proposed(codes, distance):
         for start in range(0, len(left), _CHUNK):
             one, other = left[start : start + _CHUNK], right[start : start + _CHUNK]
+            alike = np.abs(stretch[one] - stretch[other]) <= np.log(MAX_STRETCH)
+            one, other = one[alike], other[alike]
             alike = _same_picture(thumbs[one], thumbs[other])
             low, high = np.minimum(one, other)[alike], np.maximum(one, other)[alike]
             found += zip(low.tolist(), high.tolist())

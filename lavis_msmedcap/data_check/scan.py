@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from lavis_msmedcap.common.errors import Interruption
 from lavis_msmedcap.data_check.cache import FactsCache, Stamp, stamp_of
-from lavis_msmedcap.data_check.images import CRASHED, MISSING, ImageFacts, examine
+from lavis_msmedcap.data_check.images import ABSENT, CRASHED, ImageFacts, examine
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ def scan(images: Sequence[str], cache: FactsCache, workers: int = 0) -> dict[str
     here = {image: stamp for image, stamp in stamps.items() if stamp is not None}
     facts = cache.lookup(here)
     absent = [image for image in stamps if image not in here]
-    facts.update({image: ImageFacts(MISSING, "the file does not exist") for image in absent})
+    facts.update(dict.fromkeys(absent, ABSENT))
     left = [image for image in here if image not in facts]
     bar = tqdm(total=len(stamps), initial=len(facts), desc="images", unit="", disable=None)
     with bar, _Keeper(cache, here) as keeper:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 from lavis_msmedcap.data_check.captions import CUT_TOKENS, CUT_WORDS, PERCENTILES, CaptionStats
 from lavis_msmedcap.data_check.check import DataCheck
 from lavis_msmedcap.data_check.findings import NOTE, PROBLEM, WARNING, Finding
+from lavis_msmedcap.data_check.leaks import CAPTION, Leak, caption_key
 from lavis_msmedcap.datasets.caption_text import squeeze
 from lavis_msmedcap.datasets.records import SPLITS, MedCapRecord
 from lavis_msmedcap.report.table import align
@@ -21,6 +21,7 @@ _HEADS = {
     WARNING: "warnings",
     NOTE: "notes",
 }
+_LEAK, _OF_CAPTION = "leak: ", "caption: "
 _EXAMPLES = 3
 _PLACES = 4
 _CAPTION_CHARACTERS = 70
@@ -105,28 +106,37 @@ def _finding_lines(finding: Finding, check: DataCheck) -> Iterator[str]:
         places = [f"{where}: {count:,}" for where, count in finding.by.items()]
         more = f"; and {len(places) - _PLACES} more" if len(places) > _PLACES else ""
         yield f"      in {'; '.join(places[:_PLACES])}{more}"
-    for index in pick_examples(finding, check)[: _EXAMPLES if finding.severity != NOTE else 1]:
-        caption = finding.kind.startswith(("caption:", "leak: caption"))
-        yield f"      {_caption_of(index, check) if caption else example(index, check)}"
+    shown = _EXAMPLES if finding.severity != NOTE else 1
+    for index in pick_examples(finding, check)[:shown]:
+        yield f"      {_example_of(finding, index, check)}"
     if finding.cure:
         yield f"      → {finding.cure}"
 
 
 def pick_examples(finding: Finding, check: DataCheck) -> list[int]:
-    """Returns the records to show of a finding: of a leak, those that share the first thing."""
-    if not finding.kind.startswith("leak: "):
+    """Returns the records to show of a finding: of a leak, one of each split."""
+    leak = first_leak(finding, check)
+    if leak is None:
         return list(finding.indices)
-    kind, pair = finding.kind.removeprefix("leak: ").split(" ")
-    splits = pair.split("/")
-    for leak in check.leaks.of_kind(kind):
-        own = [
-            next((i for i in leak.indices if check.records[i].split == split), None)
-            for split in splits
-        ]
-        shown = [index for index in own if index is not None]
-        if len(shown) == len(splits):
-            return shown
-    return []
+    _, splits = _kind_and_splits(finding)
+    return [next(i for i in leak.indices if check.records[i].split == s) for s in splits]
+
+
+def first_leak(finding: Finding, check: DataCheck) -> Leak | None:
+    """Returns the first leak that a finding tells of, None for a finding of another kind."""
+    if not finding.kind.startswith(_LEAK):
+        return None
+    kind, splits = _kind_and_splits(finding)
+    return next(
+        leak
+        for leak in check.leaks.of_kind(kind)
+        if set(splits) <= {check.records[index].split for index in leak.indices}
+    )
+
+
+def _kind_and_splits(finding: Finding) -> tuple[str, list[str]]:
+    kind, pair = finding.kind.removeprefix(_LEAK).split(" ")
+    return kind, pair.split("/")
 
 
 def share(finding: Finding) -> str:
@@ -140,9 +150,18 @@ def _share(value: float | None) -> str:
     return "less than 0.1 %" if 0 < value < 0.001 else f"{100 * value:.1f} %"
 
 
-def _caption_of(index: int, check: DataCheck) -> str:
-    record = check.records[index]
-    text = squeeze(record.captions[0])
+def _example_of(finding: Finding, index: int, check: DataCheck) -> str:
+    """Names a record by its image, or by the caption that is at fault."""
+    record, leak = check.records[index], first_leak(finding, check)
+    if leak is not None and leak.kind == CAPTION:
+        texts = [text for text in record.captions if caption_key(text) == leak.key]
+    elif finding.kind.startswith(_OF_CAPTION):
+        kind = finding.kind.removeprefix(_OF_CAPTION)
+        own = [t for t in record.captions if kind in check.captions.kinds_of(record, t)]
+        texts = own or list(record.captions)
+    else:
+        return example(index, check)
+    text = squeeze(texts[0])
     shown = text if len(text) <= _CAPTION_CHARACTERS else f"{text[:_CAPTION_CHARACTERS]}…"
     return f'{record.source} {record.split} {record.image_id}: "{shown}"'
 
@@ -159,13 +178,7 @@ def to_plain(check: DataCheck) -> dict[str, Any]:
         "checked": check.title,
         "clean": check.clean,
         "datasets": [_plain_report(report, records) for report in check.reports],
-        "findings": [
-            {
-                **{k: v for k, v in asdict(finding).items() if k != "indices"},
-                "records": [_name(records[i]) for i in finding.indices],
-            }
-            for finding in check.findings
-        ],
+        "findings": [_plain_finding(finding, records) for finding in check.findings],
         "unreadable": [
             {**_name(record), "problem": fact.problem, "reason": fact.reason}
             for record, fact in zip(records, check.facts)
@@ -189,8 +202,22 @@ def to_plain(check: DataCheck) -> dict[str, Any]:
         },
         "not_compared_by_what_they_show": check.duplicates.unseen,
         "captions": [
-            {**asdict(entry), "percentiles": list(PERCENTILES)} for entry in check.captions.stats
+            {**vars(entry), "kinds": dict(entry.kinds), "percentiles": list(PERCENTILES)}
+            for entry in check.captions.stats
         ],
+    }
+
+
+def _plain_finding(finding: Finding, records: Sequence[MedCapRecord]) -> dict[str, Any]:
+    return {
+        "severity": finding.severity,
+        "kind": finding.kind,
+        "text": finding.text,
+        "count": finding.count,
+        "of": finding.of,
+        "by": finding.by,
+        "cure": finding.cure,
+        "records": [_name(records[index]) for index in finding.indices],
     }
 
 
