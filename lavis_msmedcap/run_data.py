@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +12,8 @@ from lavis_msmedcap.data_check.captions import CaptionRules
 from lavis_msmedcap.datasets.readers.report import ReadReport
 from lavis_msmedcap.datasets.records import MedCapRecord
 from lavis_msmedcap.run_config import RunConfig, resolve_stages
+
+_NEVER = 10**9  # words
 
 
 @dataclass
@@ -88,21 +89,23 @@ def _add(data: RunData, name: str, config: RunConfig, taken: set[MedCapRecord]) 
         data.records += [record for record in records if record not in taken]
         taken.update(records)
     data.reports.append(report)
-    builder.build_processors()
-    rules = _rules(builder.text_processors["train"], config.to_dict()["model"], data.notes)
-    data.rules.setdefault(name, rules)
+    sections = config.to_dict()
+    processor = sections["datasets"][name]["text_processor"]["train"]
+    data.rules.setdefault(name, _rules(processor, sections["model"], data.notes))
 
 
 # --- captions ------------------------------------------------------------------------------------
 
 
-def _rules(processor: Any, model: Mapping[str, Any], notes: list[str]) -> CaptionRules:
-    """Asks the training processor and the model's tokenizer."""
-    uncut = copy.copy(processor)
-    max_words = int(getattr(processor, "max_words", 0) or 0)
-    if hasattr(uncut, "max_words"):
-        # LAVIS' own processors know no "no limit"
-        uncut.max_words = 0 if type(processor).__module__.startswith("lavis_msmedcap") else 10**9
+def _rules(settings: Mapping[str, Any], model: Mapping[str, Any], notes: list[str]) -> CaptionRules:
+    """Asks the text processor of training and the model's tokenizer."""
+    from lavis.common.registry import registry
+    from omegaconf import OmegaConf
+
+    cls = registry.get_processor_class(settings["name"])
+    max_words = int(getattr(cls.from_config(OmegaConf.create(dict(settings))), "max_words", 0))
+    # LAVIS' own processors have no word for "no limit"
+    uncut = cls.from_config(OmegaConf.create({**settings, "max_words": _NEVER}))
     try:
         count, name = _token_counter(model)
     except (WeightsError, OSError, KeyError, ValueError) as error:
