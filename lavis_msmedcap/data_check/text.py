@@ -105,7 +105,8 @@ def _finding_lines(finding: Finding, check: DataCheck) -> Iterator[str]:
     if len(finding.by) > 1 or finding.indices:
         places = [f"{where}: {count:,}" for where, count in finding.by.items()]
         more = f"; and {len(places) - _PLACES} more" if len(places) > _PLACES else ""
-        yield f"      in {'; '.join(places[:_PLACES])}{more}"
+        into = "" if finding.kind.startswith(_LEAK) else "in "
+        yield f"      {into}{'; '.join(places[:_PLACES])}{more}"
     shown = _EXAMPLES if finding.severity != NOTE else 1
     for index in pick_examples(finding, check)[:shown]:
         yield f"      {_example_of(finding, index, check)}"
