@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,7 +13,7 @@ from lavis.common.utils import get_cache_path
 from lavis.datasets.builders.base_dataset_builder import BaseDatasetBuilder
 from omegaconf import OmegaConf
 
-from lavis_msmedcap.common.config_check import Key, MapOf, Node, Nullable, Section, check
+from lavis_msmedcap.common.config_check import Key, MapOf, Node, Nullable, check
 from lavis_msmedcap.common.errors import ConfigError, DataError
 from lavis_msmedcap.common.paths import package_path
 from lavis_msmedcap.datasets.caption_datasets import (
@@ -24,6 +25,8 @@ from lavis_msmedcap.datasets.places import find_place, is_phantom, make_phantom
 from lavis_msmedcap.datasets.readers.report import ReadReport
 from lavis_msmedcap.datasets.readers.selection import (
     drop_missing_images,
+    drop_short_captions,
+    merge_repeated,
     take_at_most,
     without_image,
 )
@@ -38,17 +41,19 @@ SHARE = Key(float, minimum=0, maximum=1)
 COMMON_KEYS: dict[str, Node] = {
     "data_type": Key(str, choices=("images",)),
     "type": Key(str),
+    "builder": Key(str),
     "domain": Key(str, choices=DOMAINS),
     "ratio": Key(float, minimum=0, maximum=1000),
     "max_samples": Nullable(MapOf(Nullable(Key(int, minimum=1)), names=SPLITS)),
     "split_seed": Key(int, minimum=0),
+    "min_words": Key(int, minimum=1),
     "max_missing": SHARE,
     "max_missing_eval": SHARE,
     "vis_processor": Key(dict),
     "text_processor": Key(dict),
 }
 SPLITS_KEY = Key(list, items=Key(str, choices=SPLITS))
-ROOT = Section({"root": Key(str, required=True, help="folder of the data set")})
+ROOT: dict[str, Node] = {"root": Key(str, required=True, help="folder of the data set")}
 
 
 def packaged_configs(name: str) -> dict[str, str]:
@@ -77,7 +82,7 @@ class MedCapBuilder(BaseDatasetBuilder):
         Args:
             config: The dataset's merged configuration section.
         """
-        return cls._missing(_plain(config))
+        return cls._missing(plain(config))
 
     def build_datasets(self) -> dict[str, MedCapDataset]:
         """Builds all splits; unlike LAVIS' builders, without downloading anything."""
@@ -125,7 +130,7 @@ class MedCapBuilder(BaseDatasetBuilder):
 
     def _checked_settings(self) -> dict[str, Any]:
         """Returns the settings of a dataset that can be read; makes the embedded data."""
-        settings = _plain(self.config)
+        settings = plain(self.config)
         problems = check(settings, self.CONFIG_KEYS, f"datasets.{self.NAME}", unknown=False)
         if problems:
             raise ConfigError(problems)
@@ -133,7 +138,7 @@ class MedCapBuilder(BaseDatasetBuilder):
         if missing:
             raise DataError("\n".join(missing))
         if is_phantom(settings["build_info"]):
-            make_phantom()
+            make_phantom(settings["build_info"])
         return settings
 
     @classmethod
@@ -148,12 +153,14 @@ class MedCapBuilder(BaseDatasetBuilder):
     def _select(
         self, split: str, records: list[MedCapRecord], settings: Settings, report: ReadReport
     ) -> list[MedCapRecord]:
-        """Drops records without image file, then draws at most ``max_samples``."""
+        """Joins repeated images, drops what cannot be used, then draws at most ``max_samples``."""
         name, default = ("max_missing", 0.05) if split == "train" else ("max_missing_eval", 0.0)
         allowed = float(settings.get(name, default))
         limit = (settings.get("max_samples") or {}).get(split)
         key = f"datasets.{self.NAME}.{name}"
-        there = drop_missing_images(records, allowed, key, report)
+        unique = merge_repeated(records, report)
+        told = drop_short_captions(unique, int(settings.get("min_words", 1)), report)
+        there = drop_missing_images(told, allowed, key, report)
         chosen = take_at_most(there, limit, int(settings.get("split_seed", 0)), report)
         if not chosen:
             raise DataError(
@@ -183,12 +190,32 @@ def locate(value: str) -> Path:
     return find_place(value, Path(get_cache_path("")))
 
 
-def wanted_splits(settings: Settings) -> Iterable[str]:
+def wanted_splits(settings: Settings) -> Sequence[str]:
     """Returns the splits that a dataset's settings ask for, all without the key ``splits``."""
     return settings.get("splits", SPLITS)
 
 
-def _plain(config: Any) -> dict[str, Any]:
+def by_split(records: Iterable[MedCapRecord], wanted: Iterable[str], report: ReadReport) -> Records:
+    """Sorts records by split; those of splits that nobody wants count as dropped.
+
+    Args:
+        records: Records of any split, counted as kept.
+        wanted: Splits to keep.
+        report: Where to count.
+    """
+    found: Records = {split: [] for split in wanted}
+    others: Counter[str] = Counter()
+    for record in records:
+        if record.split in found:
+            found[record.split].append(record)
+        else:
+            others[record.split] += 1
+    for split, count in others.items():
+        report.discard(f"in split {split}, not asked for", count, split)
+    return found
+
+
+def plain(config: Any) -> dict[str, Any]:
     """Turns an OmegaConf node into plain dictionaries and lists, interpolations resolved."""
     if OmegaConf.is_config(config):
         config = OmegaConf.to_container(config, resolve=True)

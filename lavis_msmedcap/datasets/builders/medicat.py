@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from lavis.common.registry import registry
 
-from lavis_msmedcap.common.config_check import Key, MapOf, Node, Nullable
+from lavis_msmedcap.common.config_check import Key, MapOf, Node, Nullable, Section
 from lavis_msmedcap.common.errors import DataError
 from lavis_msmedcap.datasets.builders.base import (
     COMMON_KEYS,
@@ -16,12 +16,13 @@ from lavis_msmedcap.datasets.builders.base import (
     MedCapBuilder,
     Records,
     Settings,
+    by_split,
     locate,
     packaged_configs,
     wanted_splits,
 )
 from lavis_msmedcap.datasets.places import is_phantom
-from lavis_msmedcap.datasets.readers.medicat import find_jsonl, read_medicat
+from lavis_msmedcap.datasets.readers.medicat import CAPTION_FIELDS, find_jsonl, read_medicat
 from lavis_msmedcap.datasets.readers.report import ReadReport
 from lavis_msmedcap.datasets.readers.selection import split_by_group
 from lavis_msmedcap.datasets.records import SPLITS
@@ -37,8 +38,15 @@ class MedICaTBuilder(MedCapBuilder):
         **COMMON_KEYS,
         "splits": SPLITS_KEY,
         "split_fractions": MapOf(SHARE, names=SPLITS, required=True),
-        "filters": MapOf(Nullable(Key(bool)), names=("radiology", "scope")),
-        "build_info": ROOT,
+        "filters": Section(
+            {
+                "radiology": Nullable(Key(bool)),
+                "scope": Nullable(Key(bool)),
+                "predicted_type": Nullable(Key(str)),
+            }
+        ),
+        "caption_fields": Key(list, items=Key(str, choices=CAPTION_FIELDS)),
+        "build_info": Section(ROOT, required=True),
     }
 
     @classmethod
@@ -59,14 +67,11 @@ class MedICaTBuilder(MedCapBuilder):
         found = read_medicat(
             locate(settings["build_info"]["root"]),
             **settings.get("filters", {}),
+            caption_fields=settings.get("caption_fields", CAPTION_FIELDS),
             source=self.NAME,
             domain=settings["domain"],
             report=report,
         )
         seed = int(settings.get("split_seed", 0))
         assigned = split_by_group(list(found), settings["split_fractions"], seed, report)
-        wanted = wanted_splits(settings)
-        for split in SPLITS:
-            if split not in wanted:
-                report.discard(f"in split {split}, not asked for", report.kept[split], split)
-        return {split: [r for r in assigned if r.split == split] for split in wanted}
+        return by_split(assigned, wanted_splits(settings), report)
