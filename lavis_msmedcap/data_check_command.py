@@ -23,8 +23,8 @@ examples:
   msmedcap data check projects/msmedcap/caption.yaml --options scale=paper
                                  every data set of a run, with its limits on captions
   msmedcap data check /data/roco
-                                 a folder or file in a format that is recognized:
-                                 a ROCO v1 tree, a MedICaT release, COCO captions, a clean manifest
+                                 a folder or file in a format that is recognized: ROCO v1 (tree or
+                                 Kaggle's CSV), ROCOv2, MedICaT, COCO captions, a table of your own
   msmedcap data check /data/roco /data/rocov2 --html check.html --json check.json
                                  several together: leaks from one into the other as well
   msmedcap data check /data/roco --fix clean.jsonl

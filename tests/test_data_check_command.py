@@ -92,6 +92,24 @@ def test_fix_writes_a_manifest_that_is_clean(tmp_path, capsys):
     assert len(manifest_lines(tmp_path / "images.jsonl")) == 8
 
 
+def test_a_manifest_is_trained_on_as_a_table(tmp_path):
+    """The builder of own tables reads what --fix writes: images, captions, ids, splits, groups."""
+    one, two = leaking_trees(tmp_path)
+    assert check(one, two, "--fix", "clean.jsonl") == 1
+    places = ["datasets.medicat=null", "datasets.roco=null", "datasets.caption_table.type=demo"]
+    places.append(f"datasets.caption_table.build_info={{table: {tmp_path}/clean.jsonl}}")
+    data = data_of(
+        "projects/msmedcap/caption.yaml",
+        [*places, "run.valid_splits=[]", "datasets.caption_table.domain=medical"],
+    )
+    lines = manifest_lines(tmp_path / "clean.jsonl")
+    fields = ("image", "image_id", "split", "group_id")
+    read = {(*(getattr(r, name) for name in fields), r.captions) for r in data.records}
+    written = {(*(line[name] for name in fields), tuple(line["captions"])) for line in lines}
+    assert read == written
+    assert len(read) == 6
+
+
 def test_data_sets_of_one_name_are_told_apart(tmp_path, capsys):
     first, second = dirty_tree(tmp_path / "a" / "roco"), dirty_tree(tmp_path / "b" / "roco")
     assert check(first, second, "--json", "check.json") == 1

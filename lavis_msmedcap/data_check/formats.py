@@ -15,14 +15,19 @@ from lavis_msmedcap.common.config_check import nearest
 from lavis_msmedcap.common.errors import DataError
 from lavis_msmedcap.data_check.manifest import is_manifest, read_manifest
 from lavis_msmedcap.datasets.readers.coco import read_coco
+from lavis_msmedcap.datasets.readers.files import SPLIT_WORDS, split_of
 from lavis_msmedcap.datasets.readers.medicat import find_jsonl, read_medicat
 from lavis_msmedcap.datasets.readers.report import ReadReport
-from lavis_msmedcap.datasets.readers.roco import FOLDERS, KINDS, read_roco
+from lavis_msmedcap.datasets.readers.roco import KINDS, read_roco
+from lavis_msmedcap.datasets.readers.roco_kaggle import kaggle_csv, read_roco_kaggle
+from lavis_msmedcap.datasets.readers.rocov2 import find_captions, read_rocov2
+from lavis_msmedcap.datasets.readers.selection import merge_repeated
+from lavis_msmedcap.datasets.readers.table import has_split_column, read_table
+from lavis_msmedcap.datasets.readers.table_files import TABLE_SUFFIXES, find_tables
 from lavis_msmedcap.datasets.records import SPLITS, MedCapRecord
 
-_SPLIT_WORD = re.compile(r"(?<![a-z])(train|val|valid|validation|dev|test)(?![a-z])", re.IGNORECASE)
-_SPLIT_OF = {"valid": "val", "validation": "val", "dev": "val"}
 _JSON_START = 4096  # characters
+_NO_SPLIT = "records without a split of their own, taken as train"
 
 Reader = Callable[[Path, str, ReadReport], Iterator[MedCapRecord]]
 
@@ -63,7 +68,12 @@ def read_place(
     if not place.exists():
         raise DataError(f"{place} does not exist; name a folder, a table or a run configuration")
     chosen = _chosen(name) if name else _detected(place)
-    records = list(chosen.read(place, report.name, report))
+    found = list(chosen.read(place, report.name, report))
+    records = [
+        record
+        for split in SPLITS
+        for record in merge_repeated([r for r in found if r.split == split], report)
+    ]
     if not records:
         raise DataError(f"{place}, read as {chosen.what}, has no image ({report.summary()})")
     return chosen, records
@@ -85,13 +95,13 @@ def _detected(place: Path) -> Format:
     raise DataError(f"{place} looks like no known format ({known}); set --format if it is one")
 
 
-# --- ROCO ----------------------------------------------------------------------------------------
+# --- ROCO and ROCOv2 -----------------------------------------------------------------------------
 
 
 def _roco_splits(root: Path) -> dict[str, list[str]]:
     """Returns the kinds of figures that each split of a tree has captions for."""
     splits: dict[str, list[str]] = {}
-    for split, names in FOLDERS.items():
+    for split, names in SPLIT_WORDS.items():
         for folder in (base / name for base in (root / "data", root) for name in names):
             kinds = [kind for kind in KINDS if (folder / kind / "captions.txt").is_file()]
             if kinds:
@@ -102,6 +112,33 @@ def _roco_splits(root: Path) -> dict[str, list[str]]:
 def _read_roco(root: Path, source: str, report: ReadReport) -> Iterator[MedCapRecord]:
     for split, kinds in _roco_splits(root).items():
         yield from read_roco(root, split, kinds, source=source, report=report)
+
+
+def _kaggle_splits(root: Path) -> dict[str, list[str]]:
+    """The same for the copy on Kaggle."""
+    splits = {split: [k for k in KINDS if kaggle_csv(root, split, k)] for split in SPLITS}
+    return {split: kinds for split, kinds in splits.items() if kinds}
+
+
+def _read_kaggle(root: Path, source: str, report: ReadReport) -> Iterator[MedCapRecord]:
+    for split, kinds in _kaggle_splits(root).items():
+        yield from read_roco_kaggle(root, split, kinds, source=source, report=report)
+
+
+def _rocov2_splits(root: Path) -> list[str]:
+    return [split for split in SPLITS if root.is_dir() and _has_rocov2(root, split)]
+
+
+def _has_rocov2(root: Path, split: str) -> bool:
+    try:
+        return bool(find_captions(root, split, "auto", ""))
+    except DataError:
+        return False
+
+
+def _read_rocov2(root: Path, source: str, report: ReadReport) -> Iterator[MedCapRecord]:
+    for split in _rocov2_splits(root):
+        yield from read_rocov2(root, split, source=source, report=report)
 
 
 # --- MedICaT -------------------------------------------------------------------------------------
@@ -115,9 +152,8 @@ def _is_medicat(place: Path) -> bool:
 
 
 def _read_medicat(place: Path, source: str, report: ReadReport) -> Iterator[MedCapRecord]:
-    report.notes["records without a split of their own, taken as train"] = 0
     for record in read_medicat(place, source=source, report=report):
-        report.notes["records without a split of their own, taken as train"] += 1
+        report.notes[_NO_SPLIT] += 1
         yield record
 
 
@@ -150,16 +186,44 @@ def _image_root(file: Path) -> Path:
 
 def split_in_name(name: str) -> str:
     """Returns the split that a file name tells, as ``captions_val2014.json`` does, or "train"."""
-    match = _SPLIT_WORD.search(re.sub(r"\d", " ", name).replace("_", " "))
-    word = match[1].lower() if match else "train"
-    split = _SPLIT_OF.get(word, word)
-    return split if split in SPLITS else "train"
+    words = re.split(r"[^a-z]+", name.lower())
+    return next(filter(None, map(split_of, words)), "train")
+
+
+# --- tables --------------------------------------------------------------------------------------
+
+
+def _is_table(place: Path) -> bool:
+    if place.is_file():
+        return place.suffix.lower() in TABLE_SUFFIXES
+    try:
+        return bool(find_tables(str(place), Path, ""))
+    except DataError:
+        return False
+
+
+def _read_tables(place: Path, source: str, report: ReadReport) -> Iterator[MedCapRecord]:
+    for split, files in find_tables(str(place), Path, str(place)).items():
+        for file in files:
+            known = split or (None if has_split_column(file, None, None, source) else "train")
+            for record in read_table(file, split=known, source=source, report=report):
+                if split is None and known:
+                    report.notes[_NO_SPLIT] += 1
+                yield record
 
 
 FORMATS = (
     Format("manifest", "a clean manifest of --fix (jsonl)", is_manifest, read_manifest),
     Format("roco", "a ROCO v1 tree", lambda place: bool(_roco_splits(place)), _read_roco),
+    Format(
+        "roco-kaggle",
+        "ROCO v1 as on Kaggle (CSV)",
+        lambda place: bool(_kaggle_splits(place)),
+        _read_kaggle,
+    ),
+    Format("rocov2", "ROCOv2 (CSV or Parquet)", lambda p: bool(_rocov2_splits(p)), _read_rocov2),
     Format("medicat", "a MedICaT release", _is_medicat, _read_medicat),
     Format("coco", "COCO captions (json)", lambda place: bool(_coco_files(place)), _read_coco),
+    Format("table", "a table (CSV, TSV, JSON lines, Parquet)", _is_table, _read_tables),
 )
 BY_NAME: Mapping[str, Format] = {entry.name: entry for entry in FORMATS}

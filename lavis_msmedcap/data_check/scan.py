@@ -16,7 +16,7 @@ from contextlib import contextmanager
 
 from tqdm import tqdm
 
-from lavis_msmedcap.common.errors import Interruption
+from lavis_msmedcap.common.errors import DataError, Interruption
 from lavis_msmedcap.data_check.cache import FactsCache, Stamp, stamp_of
 from lavis_msmedcap.data_check.images import ABSENT, CRASHED, ImageFacts, examine
 
@@ -41,6 +41,7 @@ def scan(images: Sequence[str], cache: FactsCache, workers: int = 0) -> dict[str
         Facts by image.
 
     Raises:
+        DataError: If no process can be started.
         Interruption: On Ctrl-C; what was found out until then is kept.
     """
     stamps = {image: stamp_of(image) for image in dict.fromkeys(images)}
@@ -142,11 +143,22 @@ def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
     pool = ProcessPoolExecutor(workers, context, initializer=_begin)
     try:
         with _deaf_to_ctrl_c():  # the processes inherit it, from their first moment on
-            for _ in range(workers):
-                pool.submit(_nothing)
+            started = [pool.submit(_nothing) for _ in range(workers)]
+        _require(started[0])
         yield pool
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _require(first: Future[None]) -> None:
+    """Tells processes that cannot start apart from images that end them."""
+    try:
+        first.result()
+    except BrokenProcessPool as error:
+        raise DataError(
+            "no process can be started besides this one (a program that calls this needs its "
+            "main part below if __name__ == '__main__'); use --workers 1"
+        ) from error
 
 
 @contextmanager

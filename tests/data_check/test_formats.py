@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from data_check_trees import dirty_tree, jpeg_bytes, picture, put
@@ -49,6 +50,43 @@ def test_coco_captions(tmp_path):
         put(tmp_path / year / name, jpeg_bytes(picture(1)))
     assert read(tmp_path) == ("coco", {"train": 1, "val": 1})
     assert read(tmp_path / "annotations" / "captions_val2014.json") == ("coco", {"val": 1})
+
+
+def test_rocov2(tmp_path):
+    for split in ("train", "valid", "test"):
+        name = f"ROCOv2_2023_{split}_000001"
+        put(tmp_path / f"{split}_captions.csv", f"ID,Caption\n{name},A scan.\n")
+        put(tmp_path / f"{split}_images" / split / f"{name}.jpg", jpeg_bytes(picture(1)))
+    put(tmp_path / "license_information.csv", "ID,Link\nROCOv2_2023_test_000001,PMC123/x.jpg\n")
+    assert read(tmp_path) == ("rocov2", {"train": 1, "val": 1, "test": 1})
+    records = read_place(tmp_path, ReadReport("x"))[1]
+    assert [(r.split, r.group_id) for r in records if r.group_id] == [("test", "PMC123")]
+    assert all(Path(record.image).is_file() for record in records)
+
+
+def test_roco_of_kaggle(tmp_path):
+    folder = tmp_path / "all_data" / "validation" / "radiology"
+    put(folder / "radiologyvaldata.csv", "id,name,caption\nROCO_1,PMC5_a.jpg, A scan.\n")
+    put(folder / "images" / "PMC5_a.jpg", jpeg_bytes(picture(1)))
+    assert read(tmp_path) == ("roco-kaggle", {"val": 1})
+
+
+def test_a_table_of_ones_own(tmp_path):
+    put(tmp_path / "a.png", picture(1))
+    rows = "a.png,First.,test\na.png,Second.,test\nb.png,Third.,train\n"
+    table = put(tmp_path / "mine.csv", f"image,caption,split\n{rows}")
+    report = ReadReport("mine")
+    chosen, records = read_place(table, report)
+    assert chosen.name == "table"
+    assert [(r.split, r.captions) for r in records] == [
+        ("train", ("Third.",)),
+        ("test", ("First.", "Second.")),
+    ]
+    assert report.n_read == 3
+    put(table, "image,caption\na.png,First.\n")
+    report = ReadReport("mine")
+    assert [record.split for record in read_place(tmp_path, report)[1]] == ["train"]
+    assert report.notes["records without a split of their own, taken as train"] == 1
 
 
 @pytest.mark.parametrize(

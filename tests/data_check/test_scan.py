@@ -116,11 +116,13 @@ if __name__ == "__main__":
 """
 
 
-def start(tmp_path: Path, *paths: Path, **environment: str) -> subprocess.Popen[str]:
-    program = put(tmp_path / "program.py", PROGRAM)
-    search = os.pathsep.join(filter(None, [*environment.values(), *sys.path]))
+def start(
+    tmp_path: Path, *paths: Path, site: str = "", program: str = PROGRAM
+) -> subprocess.Popen[str]:
+    file = put(tmp_path / "program.py", program)
+    search = os.pathsep.join(filter(None, [site, *sys.path]))
     return subprocess.Popen(
-        [sys.executable, str(program), *map(str, paths)],
+        [sys.executable, str(file), *map(str, paths)],
         env={**os.environ, "PYTHONPATH": search},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -205,6 +207,17 @@ def test_an_image_that_ends_its_process_is_named(tmp_path):
     assert found.pop(str(folder / "13 deadly")) == CRASHED
     assert len(found) == 30
     assert set(found.values()) == {"sound"}
+
+
+def test_a_program_without_a_main_part_is_told_so(tmp_path):
+    put(tmp_path / "images" / "a.png", picture(1))
+    put(tmp_path / "images" / "b.png", picture(2))
+    program = PROGRAM.replace('if __name__ == "__main__":\n    ', "")
+    process = start(tmp_path, tmp_path / "images", tmp_path / "a.sqlite", program=program)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert errors.splitlines()[-1].endswith("use --workers 1")
+    assert output == ""
 
 
 def test_a_digest_is_not_remembered_over_a_change(tmp_path):
