@@ -189,6 +189,13 @@ def drop_missing_images(
     return there
 
 
+def without_image(records: Sequence[MedCapRecord]) -> list[MedCapRecord]:
+    """Returns the records whose image file is not there, the first one of each image."""
+    index = FolderIndex()
+    unique = {record.image: record for record in reversed(records)}
+    return [r for r in reversed(unique.values()) if not index.has(parse_place(r.image).file)]
+
+
 def _group(record: MedCapRecord) -> str:
     return record.group_id or record.image_id
 
