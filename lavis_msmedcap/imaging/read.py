@@ -6,6 +6,7 @@ photographs lying on their side. Each is turned into what a reader of the articl
 
 from __future__ import annotations
 
+import io
 import os
 import struct
 import threading
@@ -18,6 +19,8 @@ import numpy.typing as npt
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from lavis_msmedcap.common.errors import BadImageError, DataError
+from lavis_msmedcap.imaging.members import read_member
+from lavis_msmedcap.imaging.places import parse_place
 
 _TRANSPARENT_MODES = ("RGBA", "RGBa", "LA", "PA")
 _ORIENTATION_TAG = 0x0112
@@ -65,7 +68,8 @@ def read_image(path: str | os.PathLike[str]) -> Image.Image:
     See `to_rgb` for depths and colours.
 
     Args:
-        path: A file in any format that Pillow decodes.
+        path: A file in any format that Pillow decodes, or a member of a tar file, see
+            `lavis_msmedcap.imaging.places`.
 
     Returns:
         The picture in mode "RGB", detached from the file.
@@ -74,12 +78,14 @@ def read_image(path: str | os.PathLike[str]) -> Image.Image:
         BadImageError: If the file is missing, empty, truncated, or not an image.
     """
     name = os.fspath(path)
+    place = parse_place(name)
+    source = io.BytesIO(read_member(place)) if place.kind == "bytes" else name
     try:
-        with _strict_decoding(), Image.open(name) as image:
+        with _strict_decoding(), Image.open(source) as image:
             image.load()
             return to_rgb(_upright(image))
     except UnidentifiedImageError as error:
-        raise BadImageError(name, _unidentified(name)) from error
+        raise BadImageError(name, _unidentified(source)) from error
     except FileNotFoundError as error:
         raise BadImageError(name, "the file does not exist") from error
     except IsADirectoryError as error:
@@ -166,10 +172,13 @@ def _upright(image: Image.Image) -> Image.Image:
     return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image.copy()
 
 
-def _unidentified(name: str) -> str:
+def _unidentified(source: str | io.BytesIO) -> str:
     """Says why Pillow does not know a file: the reasons that downloads really have."""
-    with Path(name).open("rb") as file:
-        head = file.read(16)
+    if isinstance(source, str):
+        with Path(source).open("rb") as file:
+            head = file.read(16)
+    else:
+        head = source.getvalue()[:16]
     if not head:
         return "the file is empty; fetch it again"
     if head.lstrip()[:1] == b"<":

@@ -15,6 +15,7 @@ from lavis_msmedcap.common.errors import DataError
 from lavis_msmedcap.datasets.readers.files import FolderIndex
 from lavis_msmedcap.datasets.readers.report import ReadReport
 from lavis_msmedcap.datasets.records import SPLITS, MedCapRecord
+from lavis_msmedcap.imaging.places import parse_place
 
 _SHOWN = 3
 
@@ -100,7 +101,7 @@ def drop_missing_images(
         DataError: If more are missing; names the first of them.
     """
     index = FolderIndex()
-    there = [record for record in records if index.has(record.image)]
+    there = [record for record in records if index.has(parse_place(record.image).file)]
     missing = len(records) - len(there)
     if missing > allowed * len(records):
         found = set(map(id, there))

@@ -1,0 +1,184 @@
+"""``msmedcap data convert``: data sets as tar shards, or as LAVIS' annotation files."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from lavis_msmedcap import train
+from lavis_msmedcap.common.startup import prepare_process
+from lavis_msmedcap.datasets.records import MedCapRecord
+
+_MIB = 1 << 20
+
+HELP = "write the data of a configuration or folder as WebDataset shards or as LAVIS json"
+EPILOG = """
+examples:
+  msmedcap data convert projects/msmedcap/caption.yaml /data/shards --to webdataset \\
+                        --options scale=paper datasets.roco.build_info.root=/data/roco
+  msmedcap data convert /data/roco /data/shards --to webdataset --shard-mib 256 --workers 8
+  msmedcap data convert /data/roco /data/roco_lavis --to lavis-json --images copy
+
+webdataset   roco-train-000000.tar … with 000000123.jpg and 000000123.json (captions, image_id,
+             group_id, source, domain, split), and an index beside each. Any WebDataset program
+             reads them; here it is the data set webdataset_caption. Files that are plain JPEG, PNG
+             or WebP are copied byte for byte; DICOM, 16-bit, multi-frame and other images are
+             decoded as for training and stored as PNG. An interrupted conversion goes on where it
+             stopped when the same command is given again, and ends with the same bytes.
+lavis-json   roco_train.json, roco_val.json … as LAVIS' coco_caption builder reads them, with all
+             references of val and test in roco_val_gt.json.
+
+A configuration is read as in training: its splits, filters and caps count. A folder is taken whole.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of ``msmedcap data convert``."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = EPILOG
+    parser.add_argument("place", metavar="CONFIG|FOLDER", help="run configuration, or a data set")
+    parser.add_argument("out", metavar="OUT", type=Path, help="folder for the new files")
+    parser.add_argument("--to", required=True, choices=("webdataset", "lavis-json"))
+    parser.add_argument("--dataset", metavar="NAME", help="what FOLDER is: roco, medicat, …")
+    parser.add_argument(
+        "--on-bad",
+        choices=("error", "skip"),
+        default="error",
+        help="broken images: stop at the first (default), or leave out and count",
+    )
+    parser.add_argument(
+        "--max-side",
+        type=_positive,
+        metavar="PX",
+        help="scale images with a longer side down to PX and store them anew: less disk and faster "
+        "reading. With 1024 (and PNG) the SAM branch sees the same pixels as before; the CLIP view "
+        "is then made from the smaller image and differs slightly",
+    )
+    parser.add_argument(
+        "--reencode",
+        choices=("png", "jpeg"),
+        help="store every image anew: png loses nothing but the file's own form, jpeg (quality 95) "
+        "changes pixels slightly",
+    )
+    parser.add_argument("--workers", type=_positive, default=None, metavar="N", help="threads")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace the files of another conversion"
+    )
+    shards = parser.add_argument_group("webdataset")
+    shards.add_argument(
+        "--samples-per-shard",
+        type=_positive,
+        default=1000,
+        metavar="N",
+        help="most images of a shard (default 1000)",
+    )
+    shards.add_argument(
+        "--shard-mib",
+        type=_positive,
+        metavar="MIB",
+        help="size of a shard, measured by the files that the images come from",
+    )
+    shards.add_argument("--seed", type=int, default=0, help="of the order (default 0)")
+    lavis = parser.add_argument_group("lavis-json")
+    lavis.add_argument(
+        "--images",
+        choices=("keep", "copy"),
+        default="keep",
+        help="name the images where they are (default), or copy them to OUT/images, named by id",
+    )
+    train.add_options_argument(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Converts and tells what was done.
+
+    Raises:
+        ConfigError: If the configuration is wrong.
+        DataError: If data are missing or broken, or OUT cannot be used.
+    """
+    prepare_process()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    from lavis_msmedcap.data_inputs import records_of
+
+    records = records_of(args.place, args.dataset, args.options)
+    write = _webdataset if args.to == "webdataset" else _lavis_json
+    for line in write(args, records, args.out.expanduser().absolute()):
+        sys.stdout.write(f"{line}\n")
+
+
+def _webdataset(args: argparse.Namespace, records: list[MedCapRecord], out: Path) -> Iterator[str]:
+    from lavis_msmedcap.data_convert.check import check_shards
+    from lavis_msmedcap.data_convert.images import ImageSettings
+    from lavis_msmedcap.data_convert.plan import ShardSettings
+    from lavis_msmedcap.data_convert.shards import write_shards
+
+    images = ImageSettings(args.max_side, args.reencode)
+    settings = ShardSettings(
+        samples=args.samples_per_shard,
+        size=args.shard_mib and args.shard_mib * _MIB,
+        seed=args.seed,
+        images=images,
+    )
+    report, shards = write_shards(
+        records,
+        out,
+        settings,
+        on_bad=args.on_bad,
+        workers=_workers(args),
+        overwrite=args.overwrite,
+        progress=True,
+    )
+    yield from report.lines()
+    if report.kept:
+        yield f"{report.kept:,} shards were finished before and kept"
+    compared = check_shards(shards, out, images)
+    yield f"read back {compared:,} samples: captions, ids and images are the same"
+    domains = sorted({record.domain for record in records})
+    for domain in domains:
+        name = "webdataset_caption" if domain == "medical" else "webdataset_caption_general"
+        which = f"{out}/<source>-*.tar" if len(domains) > 1 else str(out)
+        yield f"use them with --options datasets.{name}.build_info.root={which}"
+
+
+def _lavis_json(args: argparse.Namespace, records: list[MedCapRecord], out: Path) -> Iterator[str]:
+    from lavis_msmedcap.data_convert.images import ImageSettings
+    from lavis_msmedcap.data_convert.lavis_json import IMAGES, image_root, write_lavis_json
+
+    report = write_lavis_json(
+        records,
+        out,
+        images=args.images,
+        settings=ImageSettings(args.max_side, args.reencode),
+        skip_bad=args.on_bad == "skip",
+        workers=_workers(args),
+        overwrite=args.overwrite,
+        progress=True,
+    )
+    yield from report.lines()
+    for source in dict.fromkeys(record.source for record in records):
+        own = [record for record in records if record.source == source]
+        root = out / IMAGES if args.images == "copy" else image_root(own)
+        yield f"use {source} with LAVIS' coco_caption or our coco2014_caption:"
+        yield "  build_info:"
+        yield "    annotations:"
+        for split in dict.fromkeys(record.split for record in own):
+            yield f"      {split}: {{storage: {out / f'{source}_{split}.json'}}}"
+        yield f"    images: {{storage: {root}}}"
+
+
+def _workers(args: argparse.Namespace) -> int:
+    return int(args.workers or min(8, os.cpu_count() or 1))
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
+
+
+_positive.__name__ = "whole number above 0"  # argparse says "invalid … value"
