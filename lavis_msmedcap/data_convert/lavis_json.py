@@ -216,8 +216,8 @@ def _write_part(
         if numbers is None:
             report.notes.append(
                 f"{gt.name} has the image ids of the data set; LAVIS' own captioning task takes "
-                "ids from file names that end in _<number>, which these do not, so it cannot be "
-                "scored with this file there (medical_captioning can)"
+                "ids from file names that end in _<number>.jpg, which these do not, so that it "
+                "cannot be scored with this file there (medical_captioning can)"
             )
     files = [path, *gt_path]
     part.files, part.size = len(files), sum(file.stat().st_size for file in files)

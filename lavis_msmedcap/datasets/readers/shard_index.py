@@ -96,7 +96,7 @@ def read_index(path: Path) -> ShardIndex | None:
             if head.get("format") != FORMAT or head.get("version") != VERSION:
                 return None
             rows = [(number, _json_object(line)) for number, line in enumerate(file, 2)]
-    except (FileNotFoundError, UnicodeDecodeError):
+    except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError):
         return None
     facts = {key: value for key, value in head.items() if key not in _OWN_KEYS}
     entries = tuple(_entry(row, f"{path}, line {number}") for number, row in rows)
