@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from lavis.common.registry import registry
+from omegaconf import OmegaConf
 
 from lavis_msmedcap.common.config_check import Key, MapOf, Node, Nullable, Section
 from lavis_msmedcap.common.errors import DataError
@@ -53,6 +54,13 @@ class WebDatasetCaptionBuilder(MedCapBuilder):
             {"root": _PLACES, "shards": Nullable(MapOf(_PLACES, names=SPLITS))}, required=True
         ),
     }
+
+    def build(self) -> dict[str, MedCapDataset]:
+        """Builds the datasets of all configured splits."""
+        if _named_by_split(self.config.build_info):
+            # else the embedded data, which a packaged root may name, would be made for nothing
+            self.config = OmegaConf.merge(self.config, {"build_info": {"root": None}})
+        return super().build()
 
     @classmethod
     def _missing(cls, settings: Settings) -> list[str]:
@@ -123,17 +131,20 @@ class WebDatasetCaptionBuilder(MedCapBuilder):
         """Returns (key, place) of everything that is named; ``shards`` counts instead of root."""
         info = settings["build_info"]
         path = f"datasets.{cls.NAME}.build_info"
-        named: dict[str, Any] = {
-            f"{path}.shards.{split}": (info.get("shards") or {}).get(split)
-            for split in _splits(settings)
-        }
-        if not any(named.values()):
-            named = {f"{path}.root": info.get("root")}
+        by_split = _named_by_split(info)
+        named: dict[str, Any] = {f"{path}.root": info.get("root")}
+        if by_split:
+            named = {f"{path}.shards.{split}": by_split.get(split) for split in _splits(settings)}
         return [
             (key, place)
             for key, places in named.items()
             for place in ([places] if isinstance(places, str) else places or [])
         ]
+
+
+def _named_by_split(info: Settings) -> dict[str, Any]:
+    """Returns what ``shards`` names, by split; empty if it names nothing."""
+    return {split: places for split, places in (info.get("shards") or {}).items() if places}
 
 
 @registry.register_builder("webdataset_caption_general")

@@ -239,7 +239,9 @@ def test_a_full_disk_is_told_before_anything_is_written(records, tmp_path, monke
 def test_the_check_at_the_end_finds_a_damaged_member(records, tmp_path) -> None:
     out = tmp_path / "out"
     _, shards = write_shards(records, out, FIVE)
-    assert check_shards(shards, out, FIVE.images) == 8  # three of three shards, the last holds two
+    assert (
+        check_shards(shards, out, FIVE.images) == 5
+    )  # the first shard and the last, which holds two
     path = out / "roco-train-000000.tar"
     data = bytearray(path.read_bytes())
     data[600] ^= 1
