@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import functools
 import json
 import logging
 from pathlib import Path
@@ -16,9 +15,18 @@ from lavis_msmedcap.common.errors import ConfigError, DataError
 from lavis_msmedcap.datasets import builders, places
 from lavis_msmedcap.imaging.views import unpack_views
 
-NAMES = ["coco2014_caption", "roco", "medicat"]
+NAMES = ["coco2014_caption", "roco", "medicat", "rocov2", "caption_table"]
 SMALL = phantom.PhantomSizes(
-    coco_train=6, coco_val=2, roco_train=8, roco_validation=3, roco_test=4, medicat=90
+    coco_train=6,
+    coco_val=2,
+    roco_train=8,
+    roco_validation=3,
+    roco_test=4,
+    medicat=90,
+    rocov2_train=7,
+    rocov2_valid=3,
+    rocov2_test=2,
+    table=40,
 )
 
 
@@ -54,8 +62,7 @@ def phantom_root(tmp_path_factory):
 
 @pytest.fixture
 def small_phantom(phantom_root, monkeypatch):
-    make = functools.partial(phantom.ensure_phantom, phantom_root.parent, sizes=SMALL)
-    monkeypatch.setattr(phantom, "ensure_phantom", make)
+    monkeypatch.setattr(phantom, "ensure_phantom", lambda **_: phantom_root)
     return phantom_root
 
 
@@ -73,6 +80,7 @@ def test_packaged_configurations_hold_their_declared_keys(name, kind):
     settings = config["datasets"][name]
     assert check(settings, cls.CONFIG_KEYS) == []
     assert settings["domain"] == ("general" if name == "coco2014_caption" else "medical")
+    assert settings["min_words"] == (1 if name in ("coco2014_caption", "caption_table") else 3)
     sizes = (64, 128) if kind == "demo" else (224, 1024)
     for mode in ("train", "eval"):
         vis, text = settings["vis_processor"][mode], settings["text_processor"][mode]
@@ -130,7 +138,7 @@ def test_only_the_first_process_makes_them_before_the_barrier(monkeypatch, main)
     monkeypatch.setattr(phantom, "ensure_phantom", lambda: calls.append("make"))
     monkeypatch.setattr(places, "barrier", lambda: calls.append("barrier"))
     monkeypatch.setattr(places, "is_main_process", lambda: main)
-    places.make_phantom()
+    places.make_phantom({"root": "phantom:roco"})
     assert calls == (["make", "barrier"] if main else ["barrier"])
 
 
@@ -167,7 +175,7 @@ def test_coco_splits_may_be_null_and_have_several_files(coco_tree):
         "test": {"storage": file},
     }
     datasets = _build("coco2014_caption", config)
-    assert {split: len(data) for split, data in datasets.items()} == {"train": 6, "test": 3}
+    assert {split: len(data) for split, data in datasets.items()} == {"train": 3, "test": 3}
     assert datasets["test"][0]["references"] == ["A bowl of food.", "Lunch on a table."]
 
 

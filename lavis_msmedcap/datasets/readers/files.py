@@ -9,6 +9,14 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from lavis_msmedcap.common.errors import DataError
+from lavis_msmedcap.datasets.records import SPLITS
+
+# how copies of data sets call a split in names of files and folders, and in columns
+SPLIT_WORDS = {
+    "train": ("train", "training"),
+    "val": ("validation", "valid", "val", "dev"),
+    "test": ("test", "testing"),
+}
 
 
 class FolderIndex:
@@ -74,6 +82,25 @@ def text_lines(path: Path) -> Iterator[tuple[int, str]]:
         raise DataError(f"{path} is not UTF-8: {error}; convert it or fetch it again") from error
 
 
+def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yields (line number, object) of a file with one JSON object per line; blank lines are none.
+
+    Raises:
+        DataError: If a line is no JSON object.
+    """
+    for number, line in text_lines(path):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        try:
+            entry = json.loads(line)
+        except ValueError as error:
+            raise DataError(f"{where} is not JSON: {error}; is the file complete?") from error
+        if not isinstance(entry, dict):
+            raise DataError(f"{where} holds no JSON object")
+        yield number, entry
+
+
 def read_json(path: Path) -> Any:
     """Reads a JSON file with or without byte order mark.
 
@@ -109,3 +136,9 @@ def usable_captions(captions: Iterable[Any]) -> tuple[str, ...]:
     """Returns the captions that are text and not blank, stripped, each once, in order."""
     stripped = (text.strip() for text in captions if isinstance(text, str))
     return tuple(dict.fromkeys(text for text in stripped if text))
+
+
+def split_of(word: str) -> str | None:
+    """Returns the split that a word means, None if it means none."""
+    plain = word.strip().lower()
+    return next((split for split in SPLITS if plain in SPLIT_WORDS[split]), None)

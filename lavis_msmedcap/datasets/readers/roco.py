@@ -19,6 +19,7 @@ from pathlib import Path
 
 from lavis_msmedcap.common.errors import DataError
 from lavis_msmedcap.datasets.readers.files import (
+    SPLIT_WORDS,
     FolderIndex,
     require,
     safe_name,
@@ -29,7 +30,6 @@ from lavis_msmedcap.datasets.readers.report import ReadReport
 from lavis_msmedcap.datasets.records import MEDICAL, MedCapRecord
 
 KINDS = ("radiology", "non-radiology")
-FOLDERS = {"train": ("train",), "val": ("validation", "valid", "val"), "test": ("test",)}
 _SUFFIXES = (".jpg", ".jpeg", ".png")
 _ARTICLE = re.compile(r"PMC\d+")
 
@@ -98,7 +98,7 @@ def split_folder(root: Path, split: str, key: str) -> Path:
     Raises:
         DataError: If there is none.
     """
-    candidates = [base / name for base in (root / "data", root) for name in FOLDERS[split]]
+    candidates = [base / name for base in (root / "data", root) for name in SPLIT_WORDS[split]]
     for candidate in candidates:
         if candidate.is_dir():
             return candidate

@@ -1,0 +1,197 @@
+"""What all dataset builders of this package share: checking places, choosing records."""
+
+from __future__ import annotations
+
+import logging
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from lavis.common.utils import get_cache_path
+from lavis.datasets.builders.base_dataset_builder import BaseDatasetBuilder
+from omegaconf import OmegaConf
+
+from lavis_msmedcap.common.config_check import Key, MapOf, Node, Nullable, check
+from lavis_msmedcap.common.errors import ConfigError, DataError
+from lavis_msmedcap.common.paths import package_path
+from lavis_msmedcap.datasets.caption_datasets import (
+    MedCapDataset,
+    MedCapEvalDataset,
+    MedCapTrainDataset,
+)
+from lavis_msmedcap.datasets.places import find_place, is_phantom, make_phantom
+from lavis_msmedcap.datasets.readers.report import ReadReport
+from lavis_msmedcap.datasets.readers.selection import (
+    drop_missing_images,
+    drop_short_captions,
+    merge_repeated,
+    take_at_most,
+)
+from lavis_msmedcap.datasets.records import DOMAINS, SPLITS, MedCapRecord
+
+Settings = Mapping[str, Any]
+Records = dict[str, list[MedCapRecord]]
+
+logger = logging.getLogger(__package__)
+
+SHARE = Key(float, minimum=0, maximum=1)
+COMMON_KEYS: dict[str, Node] = {
+    "data_type": Key(str, choices=("images",)),
+    "type": Key(str),
+    "builder": Key(str),
+    "domain": Key(str, choices=DOMAINS),
+    "ratio": Key(float, minimum=0, maximum=1000),
+    "max_samples": Nullable(MapOf(Nullable(Key(int, minimum=1)), names=SPLITS)),
+    "split_seed": Key(int, minimum=0),
+    "min_words": Key(int, minimum=1),
+    "max_missing": SHARE,
+    "max_missing_eval": SHARE,
+    "vis_processor": Key(dict),
+    "text_processor": Key(dict),
+}
+SPLITS_KEY = Key(list, items=Key(str, choices=SPLITS))
+ROOT: dict[str, Node] = {"root": Key(str, required=True, help="folder of the data set")}
+
+
+def packaged_configs(name: str) -> dict[str, str]:
+    """Returns ``DATASET_CONFIG_DICT``: absolute paths pass through LAVIS' joins unchanged."""
+    default = str(package_path(f"configs/datasets/{name}/default.yaml"))
+    demo = str(package_path(f"configs/datasets/{name}/demo.yaml"))
+    return {"default": default, "paper": default, "authors": default, "demo": demo}
+
+
+class MedCapBuilder(BaseDatasetBuilder):
+    """Base of the builders: checks places, chooses records, makes datasets.
+
+    A builder says what files it misses (`_missing`) and reads records by split (`_read`).
+    """
+
+    NAME: ClassVar[str]
+    CONFIG_KEYS: ClassVar[dict[str, Node]]
+    DATASET_CONFIG_DICT: ClassVar[dict[str, str]]
+    train_dataset_cls = MedCapTrainDataset
+    eval_dataset_cls = MedCapEvalDataset
+
+    @classmethod
+    def missing_inputs(cls, config: Any) -> list[str]:
+        """Lists files and folders that are not there, each with its cure. Builds nothing.
+
+        Args:
+            config: The dataset's merged configuration section.
+        """
+        return cls._missing(_plain(config))
+
+    def build_datasets(self) -> dict[str, MedCapDataset]:
+        """Builds all splits; unlike LAVIS' builders, without downloading anything."""
+        return self.build()
+
+    def build(self) -> dict[str, MedCapDataset]:
+        """Builds the datasets of all configured splits.
+
+        Returns:
+            Datasets by split.
+
+        Raises:
+            ConfigError: If a key has a value that cannot work.
+            DataError: If files are missing or a split is empty.
+        """
+        settings = _plain(self.config)
+        path = f"datasets.{self.NAME}"
+        problems = check(settings, self.CONFIG_KEYS, path, unknown=False)
+        if problems:
+            raise ConfigError(problems)
+        missing = self._missing(settings)
+        if missing:
+            raise DataError("\n".join(missing))
+        if is_phantom(settings["build_info"]):
+            make_phantom(settings["build_info"])
+        self.build_processors()
+        report = ReadReport(self.NAME)
+        records = {
+            split: self._select(split, found, settings, report)
+            for split, found in self._read(settings, report).items()
+        }
+        logger.info(report.summary())
+        return {split: self._dataset(split, records[split], settings) for split in records}
+
+    @classmethod
+    @abstractmethod
+    def _missing(cls, settings: Settings) -> list[str]:
+        """Lists missing files and folders."""
+
+    @abstractmethod
+    def _read(self, settings: Settings, report: ReadReport) -> Records:
+        """Reads the records of all configured splits."""
+
+    def _select(
+        self, split: str, records: list[MedCapRecord], settings: Settings, report: ReadReport
+    ) -> list[MedCapRecord]:
+        """Joins repeated images, drops what cannot be used, then draws at most ``max_samples``."""
+        name, default = ("max_missing", 0.05) if split == "train" else ("max_missing_eval", 0.0)
+        allowed = float(settings.get(name, default))
+        limit = (settings.get("max_samples") or {}).get(split)
+        key = f"datasets.{self.NAME}.{name}"
+        unique = merge_repeated(records, report)
+        told = drop_short_captions(unique, int(settings.get("min_words", 1)), report)
+        there = drop_missing_images(told, allowed, key, report)
+        chosen = take_at_most(there, limit, int(settings.get("split_seed", 0)), report)
+        if not chosen:
+            raise DataError(
+                f"the {split} split of {self.NAME} is empty ({report.summary()}); leave it out of "
+                f"the configuration or check datasets.{self.NAME}"
+            )
+        return chosen
+
+    def _dataset(
+        self, split: str, records: list[MedCapRecord], settings: Settings
+    ) -> MedCapDataset:
+        mode = "train" if split == "train" else "eval"
+        dataset_cls = self.train_dataset_cls if mode == "train" else self.eval_dataset_cls
+        return dataset_cls(
+            records,
+            self.vis_processors[mode],
+            self.text_processors[mode],
+            name=self.NAME,
+            domain=settings["domain"],
+            ratio=float(settings.get("ratio", 1.0)),
+            seed=int(settings.get("split_seed", 0)),
+        )
+
+
+def locate(value: str) -> Path:
+    """Turns a place in the configuration into a path; LAVIS' cache is where it looks last."""
+    return find_place(value, Path(get_cache_path("")))
+
+
+def wanted_splits(settings: Settings) -> Sequence[str]:
+    """Returns the splits that a dataset's settings ask for, all without the key ``splits``."""
+    return settings.get("splits", SPLITS)
+
+
+def by_split(records: Iterable[MedCapRecord], wanted: Iterable[str], report: ReadReport) -> Records:
+    """Sorts records by split; those of splits that nobody wants count as dropped.
+
+    Args:
+        records: Records of any split, counted as kept.
+        wanted: Splits to keep.
+        report: Where to count.
+    """
+    found: Records = {split: [] for split in wanted}
+    others: Counter[str] = Counter()
+    for record in records:
+        if record.split in found:
+            found[record.split].append(record)
+        else:
+            others[record.split] += 1
+    for split, count in others.items():
+        report.discard(f"in split {split}, not asked for", count, split)
+    return found
+
+
+def _plain(config: Any) -> dict[str, Any]:
+    """Turns an OmegaConf node into plain dictionaries and lists, interpolations resolved."""
+    if OmegaConf.is_config(config):
+        config = OmegaConf.to_container(config, resolve=True)
+    return dict(config)
