@@ -30,6 +30,7 @@ LAYERS = {
     "datasets.readers": 1,
     "datasets.records": 1,
     "datasets.caption_text": 1,
+    "datasets.laterality": 1,
     "datasets.collate": 1,
     "evaluation.metrics": 1,
     "models.encoders": 1,

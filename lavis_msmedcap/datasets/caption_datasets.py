@@ -8,9 +8,11 @@ from typing import Any
 
 import torch
 from lavis.datasets.datasets.base_dataset import BaseDataset
+from PIL import Image
 
 from lavis_msmedcap.datasets.collate import collate
 from lavis_msmedcap.datasets.records import MedCapRecord
+from lavis_msmedcap.imaging.augment import sample_rng
 from lavis_msmedcap.imaging.read import read_image
 
 Processor = Callable[[Any], Any]
@@ -72,8 +74,9 @@ class MedCapDataset(BaseDataset):
             BadImageError: If the image cannot be decoded.
         """
         record = self.records[index]
+        picture, caption = self._picture(index, caption)
         return {
-            "image": self.vis_processor(read_image(record.image)),
+            "image": self.vis_processor(picture),
             "text_input": self.text_processor(caption),
             "image_id": record.image_id,
             "instance_id": f"{self.name}-{index}",
@@ -81,6 +84,11 @@ class MedCapDataset(BaseDataset):
             "domain": self.domain,
             "image_path": record.image,
         }
+
+    def _picture(self, index: int, caption: str) -> tuple[Image.Image, str]:
+        """Reads a picture as the processor wants it, and returns it with its caption."""
+        read = getattr(self.vis_processor, "read", read_image)
+        return read(self.records[index].image), caption
 
 
 class MedCapTrainDataset(MedCapDataset):
@@ -92,6 +100,17 @@ class MedCapTrainDataset(MedCapDataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Returns one image with one caption."""
         return self._sample(index, self.caption(index))
+
+    def _picture(self, index: int, caption: str) -> tuple[Image.Image, str]:
+        """Reads and augments; how, depends on seed, index and epoch only."""
+        picture, caption = super()._picture(index, caption)
+        augment = getattr(self.vis_processor, "augment", None)
+        if augment is None:
+            return picture, caption
+        changed: tuple[Image.Image, str] = augment(
+            picture, caption, sample_rng(self.seed, self.epoch, index)
+        )
+        return changed
 
     def caption(self, index: int) -> str:
         """Returns the raw caption of an image in this epoch: a seeded start, then in turn."""

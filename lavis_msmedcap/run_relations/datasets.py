@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
+from lavis_msmedcap.common.config_check import show
 from lavis_msmedcap.datasets.records import DOMAINS, SPLITS
 from lavis_msmedcap.run_relations.model import OWN_IMAGE_PROCESSORS
 from lavis_msmedcap.run_relations.values import (
@@ -50,6 +51,8 @@ def dataset_problems(config: Mapping[str, Any], own: Collection[str]) -> Iterato
             yield from _split_problems(f"datasets.{name}", settings)
             yield from _fraction_problems(f"datasets.{name}", settings)
             yield from processor_problems(name, settings)
+            yield from _reading_problems(f"datasets.{name}.vis_processor", settings)
+    yield from _augmentation_problems(config, own)
     if "runner" in own and trains(config):
         yield from _mixed_image_problems(config)
 
@@ -99,6 +102,44 @@ def _fraction_problems(path: str, settings: Mapping[str, Any]) -> Iterator[str]:
             f"{path}.split_fractions leaves nothing to {', '.join(empty)}; give it a share, or "
             f"write {path}.splits=[{rest}]"
         )
+
+
+def _reading_problems(path: str, settings: Mapping[str, Any]) -> Iterator[str]:
+    """Finds pictures that training and evaluation would not see alike."""
+    processors = mapping(settings.get("vis_processor"))
+    train, evaluation = (mapping(processors.get(part)) for part in ("train", "eval"))
+    if not all(
+        str(part.get("name")).startswith(OWN_IMAGE_PROCESSORS) for part in (train, evaluation)
+    ):
+        return
+    if (train.get("window") or {}) != (evaluation.get("window") or {}):
+        yield (
+            f"{path}.train.window is {show(train.get('window'))}, but that of eval is "
+            f"{show(evaluation.get('window'))}, so that scans would look different in evaluation; "
+            "write the same for both"
+        )
+
+
+def _augmentation_problems(config: Mapping[str, Any], own: Collection[str]) -> Iterator[str]:
+    """Finds augmentation that cannot work, or that makes a cache of features useless."""
+    cached = config["run"].get("feature_cache_gib", 0)
+    for name, settings in config["datasets"].items():
+        train = mapping(mapping(mapping(settings).get("vis_processor")).get("train"))
+        ours = str(train.get("name")).startswith(OWN_IMAGE_PROCESSORS)
+        if not ours or train.get("augment") is None or not trains(config):
+            continue
+        path = f"datasets.{name}.vis_processor.train.augment"
+        if f"datasets.{name}" not in own:
+            yield (
+                f"{path}: the dataset's class is not of this package and would not augment; "
+                "write null, or use a dataset of this package"
+            )
+        elif is_number(cached) and cached > 0:
+            yield (
+                f"run.feature_cache_gib is {cached:g}, but {path} changes the pictures in every "
+                "epoch, so that no kept features would be used again; write "
+                "run.feature_cache_gib=0, or augment: null"
+            )
 
 
 def _mixed_image_problems(config: Mapping[str, Any]) -> Iterator[str]:
