@@ -22,7 +22,6 @@ REGISTERING_MODULES = (
     "lavis_msmedcap.processors.image_processors",
     "lavis_msmedcap.processors.caption_processors",
     "lavis_msmedcap.datasets.builders",
-    "lavis_msmedcap.datasets.shard_builders",
     "lavis_msmedcap.tasks.mixed_semantic_pretrain",
     "lavis_msmedcap.tasks.medical_captioning",
     "lavis_msmedcap.runners.runner_msmedcap",

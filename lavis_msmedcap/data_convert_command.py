@@ -8,9 +8,11 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from lavis_msmedcap import train
-from lavis_msmedcap.common.startup import prepare_process
+from lavis_msmedcap.common.errors import ConfigError
+from lavis_msmedcap.common.paths import resolve_path
 from lavis_msmedcap.datasets.records import MedCapRecord
 
 _MIB = 1 << 20
@@ -33,6 +35,7 @@ lavis-json   roco_train.json, roco_val.json … as LAVIS' coco_caption builder r
              references of val and test in roco_val_gt.json.
 
 A configuration is read as in training: its splits, filters and caps count. A folder is taken whole.
+Scans are stored with the default window of the image processors.
 """
 
 
@@ -43,7 +46,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("place", metavar="CONFIG|FOLDER", help="run configuration, or a data set")
     parser.add_argument("out", metavar="OUT", type=Path, help="folder for the new files")
     parser.add_argument("--to", required=True, choices=("webdataset", "lavis-json"))
-    parser.add_argument("--dataset", metavar="NAME", help="what FOLDER is: roco, medicat, …")
+    parser.add_argument("--format", metavar="NAME", help="format of FOLDER, instead of looking")
+    parser.add_argument(
+        "--name", help="name of the data set in FOLDER, in files and records (default: FOLDER's)"
+    )
     parser.add_argument(
         "--on-bad",
         choices=("error", "skip"),
@@ -93,21 +99,65 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     train.add_options_argument(parser)
 
 
-def run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> int:
     """Converts and tells what was done.
 
     Raises:
         ConfigError: If the configuration is wrong.
         DataError: If data are missing or broken, or OUT cannot be used.
     """
-    prepare_process()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    from lavis_msmedcap.data_inputs import records_of
-
-    records = records_of(args.place, args.dataset, args.options)
+    logging.getLogger(__package__).setLevel(logging.INFO)  # what the data sets read and left out
+    if args.place.endswith((".yaml", ".yml")):
+        records = _of_config(args)
+    else:
+        records = _of_place(args)
     write = _webdataset if args.to == "webdataset" else _lavis_json
-    for line in write(args, records, args.out.expanduser().absolute()):
+    for line in write(args, records, resolve_path(args.out)):
         sys.stdout.write(f"{line}\n")
+    return 0
+
+
+def _of_config(args: argparse.Namespace) -> list[MedCapRecord]:
+    """Builds the data sets of a run, as training does; of several stages, each one once."""
+    from lavis.common.registry import registry
+
+    from lavis_msmedcap.run_config import resolve_stages
+    from lavis_msmedcap.run_data import data_problems
+
+    given = [f"--{key} is for a folder" for key in ("format", "name") if getattr(args, key)]
+    sections: dict[str, Any] = {}
+    problems = given
+    for config, found in resolve_stages(args.place, args.options):
+        problems += data_problems(config, found)
+        for name, section in config.datasets_cfg.items():
+            if sections.setdefault(name, section) != section:
+                problems.append(
+                    f"datasets.{name} differs between stages; take all but one of them out with "
+                    "--options stages.<name>=null"
+                )
+            if not hasattr(registry.get_builder_class(name), "read_records"):
+                problems.append(
+                    f"datasets.{name} is of LAVIS itself, and only its own code knows its images; "
+                    f"leave it out with --options datasets.{name}=null"
+                )
+    if problems:
+        raise ConfigError(list(dict.fromkeys(problems)), args.place)
+    built = (registry.get_builder_class(name)(sections[name]).build_datasets() for name in sections)
+    return [record for splits in built for data in splits.values() for record in data.records]
+
+
+def _of_place(args: argparse.Namespace) -> list[MedCapRecord]:
+    """Reads a folder or file in whatever format it is in."""
+    from lavis_msmedcap.data_check.formats import read_place
+    from lavis_msmedcap.datasets.readers.report import ReadReport
+
+    if args.options:
+        raise ConfigError(["--options are settings of a run configuration, and none is given"])
+    place = resolve_path(args.place)
+    report = ReadReport(args.name or place.stem)
+    chosen, records = read_place(place, report, args.format)
+    sys.stderr.write(f"{place} is read as {chosen.what}\n{report.summary()}\n")
+    return records
 
 
 def _webdataset(args: argparse.Namespace, records: list[MedCapRecord], out: Path) -> Iterator[str]:
@@ -137,11 +187,7 @@ def _webdataset(args: argparse.Namespace, records: list[MedCapRecord], out: Path
         yield f"{report.kept:,} shards were finished before and kept"
     compared = check_shards(shards, out, images)
     yield f"read back {compared:,} samples: captions, ids and images are the same"
-    domains = sorted({record.domain for record in records})
-    for domain in domains:
-        name = "webdataset_caption" if domain == "medical" else "webdataset_caption_general"
-        which = f"{out}/<source>-*.tar" if len(domains) > 1 else str(out)
-        yield f"use them with --options datasets.{name}.build_info.root={which}"
+    yield f"use them with --options datasets.webdataset_caption.build_info.root={out}"
 
 
 def _lavis_json(args: argparse.Namespace, records: list[MedCapRecord], out: Path) -> Iterator[str]:

@@ -74,7 +74,7 @@ def test_a_folder_to_shards_and_back(roco: Path, tmp_path: Path, capsys: Any) ->
     # the shards are a data set as well, and recognised as one
     again = tmp_path / "again"
     assert main(["data", "convert", str(out), str(again), "--to", "lavis-json",
-                 "--images", "copy", "--dataset", "webdataset_caption"]) == 0  # fmt: skip
+                 "--images", "copy"]) == 0  # fmt: skip
     assert len(json.loads((again / "roco_train.json").read_text())) == 7
 
 
@@ -109,10 +109,12 @@ def test_lavis_json_is_used_as_it_says(roco: Path, tmp_path: Path, capsys: Any) 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["{tmp}/nowhere"], "nowhere does not exist; expected a run configuration or a folder"),
-        (["{tmp}"], "none fits"),
-        (["{tmp}/roco", "--dataset", "rocco"], "--dataset rocco: known are"),
-        (["{tmp}/roco", "--options", "run.max_epoch=1"], "--options run: only datasets"),
+        (["{tmp}/nowhere"], "nowhere does not exist"),
+        (["{tmp}/empty"], "looks like no known format"),
+        (["{tmp}/roco", "--format", "rocco"], "--format rocco is unknown; did you mean roco?"),
+        (["{tmp}/roco", "--name", "../x"], "source '../x' is refused"),
+        (["{tmp}/roco", "--options", "run.max_epoch=1"], "none is given"),
+        (["{tmp}/run.yaml", "--name", "x"], "--name is for a folder"),
         (["{tmp}/run.yaml", "--options", "datasets.roco.kidns=[radiology]"], "kidns"),
         (["{tmp}/run.yaml", "--options", "datasets.roco.build_info.root=/gone"], "no ROCO v1 tree"),
     ],
@@ -120,6 +122,7 @@ def test_lavis_json_is_used_as_it_says(roco: Path, tmp_path: Path, capsys: Any) 
 def test_what_is_wrong_is_told(
     config: Path, tmp_path: Path, capsys: Any, arguments: list[str], message: str
 ) -> None:
+    (tmp_path / "empty").mkdir()
     place, *more = (argument.format(tmp=tmp_path) for argument in arguments)
     out = str(tmp_path / "out")
     assert main(["data", "convert", place, out, "--to", "webdataset", *more]) == 2

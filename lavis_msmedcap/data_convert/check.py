@@ -11,8 +11,7 @@ from lavis_msmedcap.data_convert.images import ImageSettings, store_image
 from lavis_msmedcap.data_convert.plan import Shard
 from lavis_msmedcap.datasets.readers.shard_index import ShardEntry
 from lavis_msmedcap.datasets.readers.shard_scan import scan_shard
-from lavis_msmedcap.imaging.members import read_member
-from lavis_msmedcap.imaging.places import ImagePlace
+from lavis_msmedcap.imaging.containers import read_byte_range
 
 _Item = TypeVar("_Item")
 
@@ -41,7 +40,6 @@ def check_shards(shards: Sequence[Shard], out: Path, images: ImageSettings) -> i
         for entry in _spread(scan_shard(path).entries, _SAMPLES):
             record = records[int(PurePosixPath(entry.member).stem)]
             expected = store_image(record.image, images).data
-            place = ImagePlace(str(path), "bytes", f"{entry.offset}+{entry.size}")
             facts = ShardEntry(
                 entry.member,
                 entry.offset,
@@ -53,7 +51,8 @@ def check_shards(shards: Sequence[Shard], out: Path, images: ImageSettings) -> i
                 record.domain,
                 record.split,
             )
-            if facts != entry or read_member(place) != expected:
+            stored = read_byte_range(str(path), f"{entry.offset}+{entry.size}")
+            if facts != entry or stored != expected:
                 raise DataError(
                     f"{path}, {entry.member} is not what was written for {record.image}; is the "
                     "disk full or failing? Delete the shard and convert again"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from PIL import Image
 
-from lavis_msmedcap.common.errors import BadImageError
-from lavis_msmedcap.imaging.members import read_member
-from lavis_msmedcap.imaging.places import parse_place
+from lavis_msmedcap.imaging.containers import read_byte_range, read_cell
+from lavis_msmedcap.imaging.dicom_head import HEAD_BYTES, is_dicom
+from lavis_msmedcap.imaging.nifti import is_nifti
+from lavis_msmedcap.imaging.places import ImagePlace, parse_place
 from lavis_msmedcap.imaging.read import read_image
 
 COPIED = "copied byte for byte"
@@ -61,10 +62,12 @@ def store_image(image: str, settings: ImageSettings) -> StoredImage:
         BadImageError: If it cannot be decoded.
     """
     picture = read_image(image)
-    reason, suffix = _reason(image)
+    place = parse_place(image)
+    reason, suffix = _look(place)
     too_large = settings.max_side is not None and max(picture.size) > settings.max_side
     if not (reason or too_large or settings.reencode):
-        return StoredImage(_original(image), suffix, COPIED)
+        with _open(place) as file:
+            return StoredImage(file.read(), suffix, COPIED)
     if settings.max_side is not None and too_large:
         picture = scale_down(picture, settings.max_side)
         reason = f"scaled down to {settings.max_side} px"
@@ -74,8 +77,12 @@ def store_image(image: str, settings: ImageSettings) -> StoredImage:
 
 
 def why_not_plain(image: str) -> str:
-    """Says why other programs might not read an image as this package does; "" if they do."""
-    return _reason(image)[0]
+    """Says why other programs might not read an image as this package does; "" if they do.
+
+    Args:
+        image: Its place; it must be one that can be decoded.
+    """
+    return _look(parse_place(image))[0]
 
 
 def scale_down(picture: Image.Image, side: int) -> Image.Image:
@@ -89,18 +96,17 @@ def scale_down(picture: Image.Image, side: int) -> Image.Image:
     return picture.resize((width, height), Image.Resampling.BILINEAR)
 
 
-def _reason(image: str) -> tuple[str, str]:
+def _look(place: ImagePlace) -> tuple[str, str]:
     """Returns why an image cannot be copied, empty if it can, and the suffix of its format."""
-    place = parse_place(image)
-    if place.kind not in ("", "bytes"):
-        return f"{place.kind} of a {''.join(Path(place.file).suffixes[-1:]) or 'file'}", ""
-    source = io.BytesIO(read_member(place)) if place.kind else place.file
-    try:
-        with Image.open(source) as header:
+    if place.kind in ("frame", "slice") or is_nifti(place.file):
+        return f"{place.kind or 'slice'} of a {Path(place.file).suffix} file", ""
+    with _open(place) as file:
+        if is_dicom(file.read(HEAD_BYTES)):
+            return "DICOM", ""
+        file.seek(0)
+        with Image.open(file) as header:
             form, mode = str(header.format), header.mode
             frames = getattr(header, "n_frames", 1)
-    except Exception:  # noqa: BLE001 - `read_image` could read it, Pillow alone cannot
-        return f"{Path(place.file).suffix or 'a format'} that needs more than Pillow", ""
     if form not in _SUFFIXES:
         return form, ""
     if frames > 1:
@@ -110,14 +116,13 @@ def _reason(image: str) -> tuple[str, str]:
     return "", _SUFFIXES[form]
 
 
-def _original(image: str) -> bytes:
-    place = parse_place(image)
-    if place.kind:
-        return read_member(place)
-    try:
-        return Path(place.file).read_bytes()
-    except OSError as error:
-        raise BadImageError(image, error.strerror or str(error)) from error
+def _open(place: ImagePlace) -> BinaryIO:
+    """Opens the bytes of an encoded image, wherever they are."""
+    if place.kind == "bytes":
+        return io.BytesIO(read_byte_range(place.file, place.value))
+    if place.kind == "row":
+        return io.BytesIO(read_cell(place.file, place.value))
+    return Path(place.file).open("rb")
 
 
 def _encode(picture: Image.Image, kind: str) -> bytes:

@@ -9,7 +9,6 @@ from lavis_msmedcap.common.paths import cache_root
 from lavis_msmedcap.data_convert.plan import ShardSettings
 from lavis_msmedcap.data_convert.shards import write_shards
 from lavis_msmedcap.datasets.places import find_place
-from lavis_msmedcap.datasets.readers.coco import read_coco
 from lavis_msmedcap.datasets.readers.roco import read_roco
 from lavis_msmedcap.datasets.records import SPLITS, MedCapRecord
 
@@ -19,21 +18,14 @@ _SAMPLES = 256
 def ensure_demo_shards() -> None:
     """Lets the first process convert the embedded data, if need be, while the others wait.
 
-    The shards are in ``phantom:shards/roco`` and ``phantom:shards/coco``.
+    The shards are in ``phantom:shards/roco``.
     """
     if is_main_process():
-        for name, records in (("roco", _medical()), ("coco", _general())):
-            folder = find_place(f"phantom:shards/{name}", cache_root())
-            write_shards(records, folder, ShardSettings(samples=_SAMPLES))
+        folder = find_place("phantom:shards/roco", cache_root())
+        write_shards(_records(), folder, ShardSettings(samples=_SAMPLES))
     barrier()
 
 
-def _medical() -> Iterator[MedCapRecord]:
+def _records() -> Iterator[MedCapRecord]:
     for split in SPLITS:
         yield from read_roco(find_place("phantom:roco", cache_root()), split)
-
-
-def _general() -> Iterator[MedCapRecord]:
-    root = find_place("phantom:coco", cache_root())
-    for split in ("train", "val"):
-        yield from read_coco(root / "annotations" / f"captions_{split}2014.json", root, split)

@@ -33,7 +33,7 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 def facts(record):
-    return {key: value for key, value in vars(record).items() if key != "image"}
+    return replace(record, image="")
 
 
 def read_back(folder: Path, cache: Path):

@@ -28,6 +28,7 @@ from lavis_msmedcap.datasets.readers.selection import (
     drop_short_captions,
     merge_repeated,
     take_at_most,
+    without_image,
 )
 from lavis_msmedcap.datasets.records import DOMAINS, SPLITS, MedCapRecord
 
@@ -97,16 +98,7 @@ class MedCapBuilder(BaseDatasetBuilder):
             ConfigError: If a key has a value that cannot work.
             DataError: If files are missing or a split is empty.
         """
-        settings = _plain(self.config)
-        path = f"datasets.{self.NAME}"
-        problems = check(settings, self.CONFIG_KEYS, path, unknown=False)
-        if problems:
-            raise ConfigError(problems)
-        missing = self._missing(settings)
-        if missing:
-            raise DataError("\n".join(missing))
-        if is_phantom(settings["build_info"]):
-            make_phantom(settings["build_info"])
+        settings = self._checked_settings()
         self.build_processors()
         report = ReadReport(self.NAME)
         records = {
@@ -115,6 +107,39 @@ class MedCapBuilder(BaseDatasetBuilder):
         }
         logger.info(report.summary())
         return {split: self._dataset(split, records[split], settings) for split in records}
+
+    def read_records(self, report: ReadReport) -> Records:
+        """Reads and chooses records as `build` does, but keeps those whose image is missing.
+
+        Args:
+            report: Where to count; what is missing counts as dropped.
+
+        Returns:
+            Records by split, those without image file last.
+
+        Raises:
+            ConfigError: As `build`.
+            DataError: As `build`.
+        """
+        settings = {**self._checked_settings(), "max_missing": 1.0, "max_missing_eval": 1.0}
+        records = {}
+        for split, found in self._read(settings, report).items():
+            there = self._select(split, found, settings, report)
+            records[split] = [*there, *without_image(found)]
+        return records
+
+    def _checked_settings(self) -> dict[str, Any]:
+        """Returns the settings of a dataset that can be read; makes the embedded data."""
+        settings = _plain(self.config)
+        problems = check(settings, self.CONFIG_KEYS, f"datasets.{self.NAME}", unknown=False)
+        if problems:
+            raise ConfigError(problems)
+        missing = self._missing(settings)
+        if missing:
+            raise DataError("\n".join(missing))
+        if is_phantom(settings["build_info"]):
+            make_phantom(settings["build_info"])
+        return settings
 
     @classmethod
     @abstractmethod

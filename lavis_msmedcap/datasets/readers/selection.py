@@ -216,6 +216,12 @@ def _fill_empty(
             splits[nearest] = split
 
 
+def without_image(records: Sequence[MedCapRecord]) -> list[MedCapRecord]:
+    """Returns the records whose image file is not there."""
+    index = FolderIndex()
+    return [record for record in records if not index.has(parse_place(record.image).file)]
+
+
 def _fraction(*parts: object) -> float:
     """Hashes its arguments to a number in [0, 1)."""
     text = "\x1f".join(map(str, parts)).encode()

@@ -18,7 +18,7 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from lavis_msmedcap.common.errors import DataError
 from lavis_msmedcap.datasets.readers.report import ReadReport
@@ -45,7 +45,7 @@ def read_shards(
     *,
     cache: Path,
     source: str = "webdataset_caption",
-    domain: str = MEDICAL,
+    domain: str | None = MEDICAL,
     report: ReadReport | None = None,
 ) -> Iterator[MedCapRecord]:
     """Yields one record per image with a caption, in the order of the shards and their members.
@@ -54,11 +54,10 @@ def read_shards(
 
     Args:
         shards: Tar files.
-        split: Split of the shards: samples that say another one are left out and counted. None
-            takes every sample's own, and refuses samples that say none.
+        split: Split of the samples that say none themselves; None refuses such samples.
         cache: Folder for the indexes of shards that have none beside them.
         source: Registered dataset name, for samples that say no source.
-        domain: Domain of all records.
+        domain: Domain of all records; None takes every sample's own, medical if it says none.
         report: Where to count.
 
     Raises:
@@ -72,13 +71,9 @@ def read_shards(
             report.dropped.update(index.dropped)
             report.notes.update(index.notes)
             for entry in index.entries:
-                own = _own_split(entry, shard, split, source)
-                _check_domain(entry, shard, domain, source)
-                if split is not None and own != split:
-                    report.dropped[f"of split {own} in shards for {split}"] += 1
-                    continue
-                report.kept[own] += 1
-                yield _record(entry, shard, own, entry.source or source, domain)
+                record = _record(entry, shard, split, source, domain)
+                report.kept[record.split] += 1
+                yield record
 
 
 def shard_index(shard: Path, cache: Path) -> ShardIndex:
@@ -110,7 +105,22 @@ def shard_index(shard: Path, cache: Path) -> ShardIndex:
     return index
 
 
-def _own_split(entry: ShardEntry, shard: Path, split: str | None, source: str) -> str:
+def _record(
+    entry: ShardEntry, shard: Path, split: str | None, source: str, domain: str | None
+) -> MedCapRecord:
+    key = PurePosixPath(entry.member).name.partition(".")[0]
+    return MedCapRecord(
+        image=str(ImagePlace(str(shard), "bytes", f"{entry.offset}+{entry.size}")),
+        captions=entry.captions,
+        image_id=entry.image_id or f"{shard.stem}-{key}",
+        split=_split(entry, shard, split, source),
+        group_id=entry.group_id,
+        source=entry.source or source,
+        domain=_domain(entry, shard, domain, source),
+    )
+
+
+def _split(entry: ShardEntry, shard: Path, split: str | None, source: str) -> str:
     own = entry.split or split
     if own is None:
         raise DataError(
@@ -120,22 +130,11 @@ def _own_split(entry: ShardEntry, shard: Path, split: str | None, source: str) -
     return own
 
 
-def _check_domain(entry: ShardEntry, shard: Path, domain: str, source: str) -> None:
-    if (entry.domain or domain) != domain:
+def _domain(entry: ShardEntry, shard: Path, domain: str | None, source: str) -> str:
+    if domain is not None and (entry.domain or domain) != domain:
         raise DataError(
             f"{shard}, {entry.member} is a {entry.domain} image, but datasets.{source}.domain is "
-            f"{domain}; name the shards of general images under webdataset_caption_general, those "
-            "of medical ones under webdataset_caption"
+            f"{domain}; give the shards of each domain a section of their own, one of them as "
+            f"coco_shards: {{builder: webdataset_caption, domain: general, ...}}"
         )
-
-
-def _record(entry: ShardEntry, shard: Path, split: str, source: str, domain: str) -> MedCapRecord:
-    return MedCapRecord(
-        image=str(ImagePlace(str(shard), "bytes", f"{entry.offset}+{entry.size}")),
-        captions=entry.captions,
-        image_id=entry.image_id or f"{shard.stem}-{Path(entry.member).name.partition('.')[0]}",
-        split=split,
-        group_id=entry.group_id,
-        source=source,
-        domain=domain,
-    )
+    return entry.domain or domain or MEDICAL

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 from dataclasses import replace
@@ -11,15 +12,16 @@ from lavis.common.registry import registry
 from omegaconf import OmegaConf
 from PIL import Image
 
+from lavis_msmedcap import phantom
 from lavis_msmedcap.common.errors import ConfigError, DataError
 from lavis_msmedcap.data_convert.plan import ShardSettings
 from lavis_msmedcap.data_convert.shards import write_shards
 from lavis_msmedcap.datasets.blocks import Blocks
+from lavis_msmedcap.datasets.builders import register_name
 from lavis_msmedcap.datasets.mixing import BatchPlan, JoinedDataset, PlannedBatchSampler
 from lavis_msmedcap.datasets.records import MedCapRecord
 
 NAME = "webdataset_caption"
-NAMES = [NAME, f"{NAME}_general"]
 
 
 def _config(name=NAME, kind="demo", **overrides):
@@ -139,15 +141,15 @@ def test_reads_stay_local_if_asked_for(shards) -> None:
     assert len({index for batch in whole for index in batch}) == 10
 
 
-def test_general_and_medical_shards_in_one_run(shards, tmp_path) -> None:
+def test_shards_of_general_images_are_a_data_set_of_their_own(shards, tmp_path) -> None:
     general = list(_make(tmp_path / "files", "coco", "train", 4, "general"))
     write_shards(general, tmp_path / "coco", ShardSettings())
-    name = f"{NAME}_general"
     info = {"root": str(tmp_path / "coco")}
-    found = _build(_config(name, build_info=info, splits=["train"]), name)
-    assert found["train"].domain == "general"
-    with pytest.raises(DataError, match=r"is a general image.*webdataset_caption_general"):
+    with pytest.raises(DataError, match=r"is a general image.*builder: webdataset_caption"):
         _build(_config(build_info=info, splits=["train"]))
+    cls = register_name("general_shards", NAME)
+    config = _config(build_info=info, splits=["train"], domain="general")
+    assert cls(config).build_datasets()["train"].domain == "general"
 
 
 def test_images_that_are_gone_count_as_missing_by_shard(shards) -> None:
@@ -157,21 +159,15 @@ def test_images_that_are_gone_count_as_missing_by_shard(shards) -> None:
         _build(config)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_the_demo_converts_the_embedded_data(name, tmp_path, monkeypatch) -> None:
-    import functools
-
-    from lavis_msmedcap import phantom
-
+def test_the_demo_converts_the_embedded_data(tmp_path, monkeypatch) -> None:
     sizes = phantom.PhantomSizes(
         coco_train=6, coco_val=2, roco_train=8, roco_validation=3, roco_test=4, medicat=90
     )
     make = functools.partial(phantom.ensure_phantom, tmp_path, sizes=sizes)
     monkeypatch.setattr(phantom, "ensure_phantom", make)
-    datasets = _build(_config(name), name)
-    original = "roco" if name == NAME else "coco2014_caption"
-    path = registry.get_builder_class(original).default_config_path("demo")
-    expected = _build(OmegaConf.load(path).datasets[original], original)
+    datasets = _build(_config())
+    path = registry.get_builder_class("roco").default_config_path("demo")
+    expected = _build(OmegaConf.load(path).datasets.roco, "roco")
     assert _lengths(datasets) == _lengths(expected)
     for split, data in datasets.items():
         by_id = {record.image_id: number for number, record in enumerate(expected[split].records)}

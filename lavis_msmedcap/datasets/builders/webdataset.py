@@ -1,12 +1,8 @@
-"""The dataset builders ``webdataset_caption`` and ``webdataset_caption_general``: tar shards.
-
-Two names for one class, because a configuration has one section per name, and a run that mixes
-domains wants shards of each.
-"""
+"""The builder ``webdataset_caption``: images and captions in tar shards."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,15 +13,16 @@ from lavis_msmedcap.common.config_check import Key, MapOf, Node, Nullable, Secti
 from lavis_msmedcap.common.errors import DataError
 from lavis_msmedcap.common.paths import cache_root
 from lavis_msmedcap.datasets.blocks import blocks_of
-from lavis_msmedcap.datasets.builders import (
-    _COMMON_KEYS,
-    _SPLITS_KEY,
+from lavis_msmedcap.datasets.builders.base import (
+    COMMON_KEYS,
+    SPLITS_KEY,
     MedCapBuilder,
     Records,
     Settings,
-    _configs,
-    _splits,
+    by_split,
     locate,
+    packaged_configs,
+    wanted_splits,
 )
 from lavis_msmedcap.datasets.caption_datasets import MedCapDataset
 from lavis_msmedcap.datasets.demo_shards import ensure_demo_shards
@@ -41,13 +38,14 @@ _PLACES = Nullable(Key((str, list), help="tar files, a folder, a pattern, or {00
 
 @registry.register_builder("webdataset_caption")
 class WebDatasetCaptionBuilder(MedCapBuilder):
-    """Medical images in shards: ours, or anybody's in the WebDataset convention."""
+    """Images in shards: ours, or anybody's in the WebDataset convention."""
 
+    config: Any
     NAME = "webdataset_caption"
-    DATASET_CONFIG_DICT: ClassVar[dict[str, str]] = _configs(NAME)
+    DATASET_CONFIG_DICT: ClassVar[dict[str, str]] = packaged_configs(NAME)
     CONFIG_KEYS: ClassVar[dict[str, Node]] = {
-        **_COMMON_KEYS,
-        "splits": _SPLITS_KEY,
+        **COMMON_KEYS,
+        "splits": SPLITS_KEY,
         "shuffle": Key(str, choices=(FULL, SHARDS)),
         "shuffle_window": Key(int, minimum=1),
         "build_info": Section(
@@ -55,12 +53,11 @@ class WebDatasetCaptionBuilder(MedCapBuilder):
         ),
     }
 
-    def build(self) -> dict[str, MedCapDataset]:
-        """Builds the datasets of all configured splits."""
+    def _checked_settings(self) -> dict[str, Any]:
         if _named_by_split(self.config.build_info):
             # else the embedded data, which a packaged root may name, would be made for nothing
             self.config = OmegaConf.merge(self.config, {"build_info": {"root": None}})
-        return super().build()
+        return super()._checked_settings()
 
     @classmethod
     def _missing(cls, settings: Settings) -> list[str]:
@@ -77,15 +74,12 @@ class WebDatasetCaptionBuilder(MedCapBuilder):
     def _read(self, settings: Settings, report: ReadReport) -> Records:
         if is_phantom(settings["build_info"]):
             ensure_demo_shards()
-        wanted = list(_splits(settings))
-        found: Records = {split: [] for split in wanted}
-        for split, shards in self._shards(settings).items():
-            for record in self._records(shards, split, settings, report):
-                if record.split in found:
-                    found[record.split].append(record)
-                else:
-                    report.discard(f"in split {record.split}, not asked for", 1, record.split)
-        return found
+        found = (
+            record
+            for split, shards in self._shards(settings).items()
+            for record in self._records(shards, split, settings, report)
+        )
+        return by_split(found, wanted_splits(settings), report)
 
     def _dataset(
         self, split: str, records: list[MedCapRecord], settings: Settings
@@ -98,8 +92,9 @@ class WebDatasetCaptionBuilder(MedCapBuilder):
 
     def _records(
         self, shards: list[Path], split: str | None, settings: Settings, report: ReadReport
-    ) -> Iterable[MedCapRecord]:
-        return read_shards(
+    ) -> Iterator[MedCapRecord]:
+        """Yields the records of the shards of a split; of all their splits, if it is None."""
+        records = read_shards(
             shards,
             split,
             cache=cache_root() / "shard_indexes",
@@ -107,6 +102,11 @@ class WebDatasetCaptionBuilder(MedCapBuilder):
             domain=settings["domain"],
             report=report,
         )
+        for record in records:
+            if split in (None, record.split):
+                yield record
+            else:
+                report.discard(f"of split {record.split} in shards for {split}", 1, record.split)
 
     @classmethod
     def _shards(cls, settings: Settings) -> dict[str | None, list[Path]]:
@@ -134,7 +134,9 @@ class WebDatasetCaptionBuilder(MedCapBuilder):
         by_split = _named_by_split(info)
         named: dict[str, Any] = {f"{path}.root": info.get("root")}
         if by_split:
-            named = {f"{path}.shards.{split}": by_split.get(split) for split in _splits(settings)}
+            named = {
+                f"{path}.shards.{split}": by_split.get(split) for split in wanted_splits(settings)
+            }
         return [
             (key, place)
             for key, places in named.items()
@@ -145,11 +147,3 @@ class WebDatasetCaptionBuilder(MedCapBuilder):
 def _named_by_split(info: Settings) -> dict[str, Any]:
     """Returns what ``shards`` names, by split; empty if it names nothing."""
     return {split: places for split, places in (info.get("shards") or {}).items() if places}
-
-
-@registry.register_builder("webdataset_caption_general")
-class WebDatasetCaptionGeneralBuilder(WebDatasetCaptionBuilder):
-    """General images in shards."""
-
-    NAME = "webdataset_caption_general"
-    DATASET_CONFIG_DICT: ClassVar[dict[str, str]] = _configs(NAME)
