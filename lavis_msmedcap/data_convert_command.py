@@ -107,10 +107,8 @@ def run(args: argparse.Namespace) -> int:
         DataError: If data are missing or broken, or OUT cannot be used.
     """
     logging.getLogger(__package__).setLevel(logging.INFO)  # what the data sets read and left out
-    if args.place.endswith((".yaml", ".yml")):
-        records = _of_config(args)
-    else:
-        records = _of_place(args)
+    is_config = args.place.endswith((".yaml", ".yml"))
+    records = _of_config(args) if is_config else _of_place(args)
     write = _webdataset if args.to == "webdataset" else _lavis_json
     for line in write(args, records, resolve_path(args.out)):
         sys.stdout.write(f"{line}\n")

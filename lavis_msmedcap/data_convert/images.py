@@ -13,6 +13,7 @@ from lavis_msmedcap.imaging.dicom_head import HEAD_BYTES, is_dicom
 from lavis_msmedcap.imaging.nifti import is_nifti
 from lavis_msmedcap.imaging.places import ImagePlace, parse_place
 from lavis_msmedcap.imaging.read import read_image
+from lavis_msmedcap.imaging.views import make_sam_view
 
 COPIED = "copied byte for byte"
 # what every reader of a data set can be expected to read, and to read alike
@@ -88,12 +89,11 @@ def why_not_plain(image: str) -> str:
 def scale_down(picture: Image.Image, side: int) -> Image.Image:
     """Scales the longer side of a picture to ``side`` pixels.
 
-    Size and filter are those of segment-anything, so that the SAM view of that very size is the
-    same to the bit as that of the original.
+    As the SAM view of that size does it, so that it is the same to the bit when it is made of the
+    smaller picture.
     """
-    scale = side / max(picture.size)
-    width, height = (max(1, int(length * scale + 0.5)) for length in picture.size)
-    return picture.resize((width, height), Image.Resampling.BILINEAR)
+    view, (height, width) = make_sam_view(picture, side)
+    return Image.fromarray(view[:, :height, :width].permute(1, 2, 0).contiguous().numpy())
 
 
 def _look(place: ImagePlace) -> tuple[str, str]:

@@ -86,7 +86,7 @@ def test_members_of_a_tar_file_are_copied_too(tmp_path: Path) -> None:
     assert store_image(place, AS_THEY_ARE) == (inside, ".jpg", COPIED)
 
 
-@pytest.mark.parametrize("size", [(2000, 1333), (700, 1999), (1025, 3)])
+@pytest.mark.parametrize("size", [(2000, 1333), (700, 1999), (1025, 13)])
 def test_scaled_to_1024_the_sam_view_is_the_same_to_the_bit(
     tmp_path: Path, size: tuple[int, int]
 ) -> None:
