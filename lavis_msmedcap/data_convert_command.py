@@ -13,6 +13,7 @@ from typing import Any
 from lavis_msmedcap import train
 from lavis_msmedcap.common.errors import ConfigError
 from lavis_msmedcap.common.paths import resolve_path
+from lavis_msmedcap.common.startup import prepare_process
 from lavis_msmedcap.datasets.records import MedCapRecord
 
 _MIB = 1 << 20
@@ -106,6 +107,8 @@ def run(args: argparse.Namespace) -> int:
         ConfigError: If the configuration is wrong.
         DataError: If data are missing or broken, or OUT cannot be used.
     """
+    prepare_process()
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger(__package__).setLevel(logging.INFO)  # what the data sets read and left out
     is_config = args.place.endswith((".yaml", ".yml"))
     records = _of_config(args) if is_config else _of_place(args)

@@ -97,6 +97,7 @@ LAYERS = {
     "_register": 4,
     "cli": 4,
     "config_schema": 4,
+    "data_check_command": 4,
     "data_command": 4,
     "data_convert_command": 4,
     "doctor": 4,

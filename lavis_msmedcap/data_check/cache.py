@@ -55,10 +55,14 @@ class FactsCache:
 
     Args:
         path: The file; None keeps everything in memory.
+        fresh: Forget all that is known.
     """
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, fresh: bool = False) -> None:
         self._database = _open(path)
+        if fresh:
+            with self._database:
+                self._database.execute("DELETE FROM images")
 
     def lookup(self, stamps: Mapping[str, Stamp]) -> dict[str, ImageFacts]:
         """Returns what is known of images whose stamp is still the same."""

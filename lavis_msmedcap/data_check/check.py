@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from lavis_msmedcap.data_check.cache import FactsCache
 from lavis_msmedcap.data_check.captions import CaptionCheck, CaptionRules, check_captions
+from lavis_msmedcap.data_check.choices import FIX_GROUP, FIX_IMAGE, FIX_NONE, NEAR
 from lavis_msmedcap.data_check.duplicates import Duplicates, find_duplicates, fingerprints
 from lavis_msmedcap.data_check.findings import PROBLEM, Finding, all_findings
 from lavis_msmedcap.data_check.images import ImageFacts
@@ -14,10 +15,6 @@ from lavis_msmedcap.data_check.leaks import CAPTION, GROUP, LeakReport, leaks
 from lavis_msmedcap.data_check.scan import scan
 from lavis_msmedcap.datasets.readers.report import ReadReport
 from lavis_msmedcap.datasets.records import SPLITS, MedCapRecord
-
-# which leaks a clean manifest is to be free of
-FIX_GROUP, FIX_IMAGE, FIX_NONE = "group", "image", "none"
-FIX_POLICIES = (FIX_GROUP, FIX_IMAGE, FIX_NONE)
 
 
 @dataclass(frozen=True)
@@ -58,7 +55,7 @@ def check_data(
     cache: FactsCache,
     *,
     workers: int = 0,
-    distance: int = 4,
+    distance: int = NEAR,
 ) -> DataCheck:
     """Checks records of any number of data sets together.
 

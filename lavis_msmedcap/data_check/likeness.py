@@ -16,8 +16,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from lavis_msmedcap.data_check.choices import MAX_NEAR
+
 SIDE = 16  # pixels of the grey copy
-MAX_DISTANCE = 6
 MIN_EDGES = 12
 MIN_CORRELATION = 0.99
 MAX_STRETCH = 1.02  # of width to height; a copy that was cropped is not found anyway
@@ -66,7 +67,7 @@ def near_pairs(
         hashes: n difference hashes.
         greys: n grey copies, see `grey_copy`.
         shapes: n ratios of width to height.
-        distance: k, the most bits in which two hashes may differ, at most ``MAX_DISTANCE``.
+        distance: k, the most bits in which two hashes may differ, at most ``MAX_NEAR``.
 
     Returns:
         Pairs of indices, the smaller one first, ascending.
@@ -74,8 +75,8 @@ def near_pairs(
     Raises:
         ValueError: If ``distance`` is out of range.
     """
-    if not 0 <= distance <= MAX_DISTANCE:
-        raise ValueError(f"distance is {distance}; expected 0 to {MAX_DISTANCE} bits")
+    if not 0 <= distance <= MAX_NEAR:
+        raise ValueError(f"distance is {distance}; expected 0 to {MAX_NEAR} bits")
     codes = np.array(hashes, dtype=np.uint64)
     thumbs = np.frombuffer(b"".join(greys), dtype=np.uint8).reshape(len(codes), SIDE * SIDE)
     stretch = np.log(np.array(shapes, dtype=np.float64))

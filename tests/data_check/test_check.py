@@ -10,14 +10,8 @@ from data_check_trees import dirty_tree, jpeg_bytes, leaking_trees, picture, put
 from PIL import Image
 
 from lavis_msmedcap.data_check.cache import FactsCache
-from lavis_msmedcap.data_check.check import (
-    FIX_GROUP,
-    FIX_IMAGE,
-    FIX_NONE,
-    DataCheck,
-    check_data,
-    reasons_to_drop,
-)
+from lavis_msmedcap.data_check.check import DataCheck, check_data, reasons_to_drop
+from lavis_msmedcap.data_check.choices import FIX_GROUP, FIX_IMAGE, FIX_NONE
 from lavis_msmedcap.data_check.findings import NOTE, PROBLEM, WARNING
 from lavis_msmedcap.data_check.formats import read_place
 from lavis_msmedcap.data_check.manifest import clean, write_manifest

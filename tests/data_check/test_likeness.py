@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 
+from lavis_msmedcap.data_check.choices import MAX_NEAR
 from lavis_msmedcap.data_check.likeness import (
-    MAX_DISTANCE,
     MIN_EDGES,
     _proposed,
     difference_hash,
@@ -80,7 +80,7 @@ def test_plain_pictures_have_no_telling_hash(level):
 @given(
     st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=12),
     st.lists(st.tuples(st.integers(0, 11), st.sets(st.integers(0, 63), max_size=8)), max_size=12),
-    st.integers(0, MAX_DISTANCE),
+    st.integers(0, MAX_NEAR),
 )
 def test_every_close_pair_is_proposed_exactly_once(start, changes, bits):
     hashes = list(start)
@@ -102,4 +102,4 @@ def test_every_close_pair_is_proposed_exactly_once(start, changes, bits):
 def test_nothing_and_out_of_range():
     assert near_pairs([], [], [], 4) == []
     with pytest.raises(ValueError, match="expected 0 to"):
-        near_pairs([], [], [], MAX_DISTANCE + 1)
+        near_pairs([], [], [], MAX_NEAR + 1)
