@@ -17,9 +17,10 @@ from lavis_msmedcap.common.errors import DataError
 from lavis_msmedcap.common.paths import cache_root
 from lavis_msmedcap.data_check.manifest import is_manifest, read_manifest
 from lavis_msmedcap.datasets.readers.coco import read_coco
+from lavis_msmedcap.datasets.readers.files import SPLIT_WORDS
 from lavis_msmedcap.datasets.readers.medicat import find_jsonl, read_medicat
 from lavis_msmedcap.datasets.readers.report import ReadReport
-from lavis_msmedcap.datasets.readers.roco import FOLDERS, KINDS, read_roco
+from lavis_msmedcap.datasets.readers.roco import KINDS, read_roco
 from lavis_msmedcap.datasets.readers.shard_places import find_shards
 from lavis_msmedcap.datasets.readers.shards import read_shards
 from lavis_msmedcap.datasets.records import SPLITS, MedCapRecord
@@ -95,7 +96,7 @@ def _detected(place: Path) -> Format:
 def _roco_splits(root: Path) -> dict[str, list[str]]:
     """Returns the kinds of figures that each split of a tree has captions for."""
     splits: dict[str, list[str]] = {}
-    for split, names in FOLDERS.items():
+    for split, names in SPLIT_WORDS.items():
         for folder in (base / name for base in (root / "data", root) for name in names):
             kinds = [kind for kind in KINDS if (folder / kind / "captions.txt").is_file()]
             if kinds:

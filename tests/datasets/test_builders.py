@@ -135,11 +135,16 @@ def test_lavis_load_dataset_builds_the_demo(small_phantom):
 @pytest.mark.parametrize("main", [True, False])
 def test_only_the_first_process_makes_them_before_the_barrier(monkeypatch, main):
     calls = []
-    monkeypatch.setattr(phantom, "ensure_phantom", lambda: calls.append("make"))
+
+    def make(sizes=phantom.DEFAULT):
+        calls.append("further" if sizes == phantom.FURTHER else "default")
+        return "/nowhere"
+
+    monkeypatch.setattr(phantom, "ensure_phantom", make)
     monkeypatch.setattr(places, "barrier", lambda: calls.append("barrier"))
     monkeypatch.setattr(places, "is_main_process", lambda: main)
-    places.make_phantom({"root": "phantom:roco"})
-    assert calls == (["make", "barrier"] if main else ["barrier"])
+    places.make_phantom({"root": "phantom:roco", "table": ["phantom:table/captions.csv", "x.csv"]})
+    assert calls == (["default", "further", "barrier"] if main else ["barrier"])
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -82,7 +82,7 @@ class MedCapBuilder(BaseDatasetBuilder):
         Args:
             config: The dataset's merged configuration section.
         """
-        return cls._missing(_plain(config))
+        return cls._missing(plain(config))
 
     def build_datasets(self) -> dict[str, MedCapDataset]:
         """Builds all splits; unlike LAVIS' builders, without downloading anything."""
@@ -130,7 +130,7 @@ class MedCapBuilder(BaseDatasetBuilder):
 
     def _checked_settings(self) -> dict[str, Any]:
         """Returns the settings of a dataset that can be read; makes the embedded data."""
-        settings = _plain(self.config)
+        settings = plain(self.config)
         problems = check(settings, self.CONFIG_KEYS, f"datasets.{self.NAME}", unknown=False)
         if problems:
             raise ConfigError(problems)
@@ -215,7 +215,7 @@ def by_split(records: Iterable[MedCapRecord], wanted: Iterable[str], report: Rea
     return found
 
 
-def _plain(config: Any) -> dict[str, Any]:
+def plain(config: Any) -> dict[str, Any]:
     """Turns an OmegaConf node into plain dictionaries and lists, interpolations resolved."""
     if OmegaConf.is_config(config):
         config = OmegaConf.to_container(config, resolve=True)

@@ -63,7 +63,10 @@ def sniff_encoding(path: Path) -> str:
 
 
 def sniff_layout(path: Path, encoding: str, separator: str | None, quotes: bool | None) -> Layout:
-    """Returns the layout under which the most rows have as many fields as the first one.
+    """Returns the layout under which the largest share of rows has as many fields as the first.
+
+    Quotes count where they are well-formed. Where they are not, they are text if every row fits
+    without them; if not, they count, so that reading on names the malformed row.
 
     Args:
         path: Text table whose first row names the columns.
@@ -85,28 +88,27 @@ def sniff_layout(path: Path, encoding: str, separator: str | None, quotes: bool 
         head = head[: head.rfind("\n") + 1]
     lines = [f"{line}\n" for line in head.split("\n") if line]
     separators = (separator,) if separator else SEPARATORS
-    choices = (True, False) if quotes is None else (quotes,)
-    layouts = [Layout(s, q) for s in separators for q in choices]
+    layouts = [Layout(s, _quotes(lines, s) if quotes is None else quotes) for s in separators]
     return max(layouts, key=lambda layout: _fit(lines, layout))  # the first of equals
 
 
-def _fit(lines: Sequence[str], layout: Layout) -> tuple[int, int, bool]:
-    """Says how well a layout fits: rows as wide as the header, columns, nothing malformed."""
+def _quotes(lines: Sequence[str], separator: str) -> bool:
+    """Tells whether quotes count, given the separator."""
+    try:
+        for _ in _rows(lines, Layout(separator, quotes=True), strict=True):
+            pass
+    except csv.Error:
+        return _fit(lines, Layout(separator, quotes=False))[0] < 1
+    return True
+
+
+def _fit(lines: Sequence[str], layout: Layout) -> tuple[float, int]:
+    """Returns the share of rows that are as wide as the first, and that width."""
     rows = list(_rows(lines, layout, strict=False))
     width = len(rows[0]) if rows else 0
     if width < 2:
-        return -1, width, layout.quotes
-    fitting = sum(len(row) == width for row in rows)
-    # a stray quotation mark swallows rows, and a line end without quotes breaks one in two: either
-    # way there are fewer that fit
-    return 2 * fitting - len(rows), width, _well_formed(lines, layout)
-
-
-def _well_formed(lines: Sequence[str], layout: Layout) -> bool:
-    try:
-        return sum(1 for _ in _rows(lines, layout, strict=True)) > 0
-    except csv.Error:
-        return False
+        return -1.0, width
+    return sum(len(row) == width for row in rows) / len(rows), width
 
 
 def _rows(lines: Sequence[str], layout: Layout, *, strict: bool) -> Iterator[list[str]]:
