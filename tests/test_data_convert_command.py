@@ -72,6 +72,8 @@ def test_a_folder_to_shards_and_back(roco: Path, tmp_path: Path, capsys: Any) ->
         found = {record.image_id: record.captions for record in after[split]}
         assert found == {record.image_id: record.captions for record in before[split]}
     # the shards are a data set as well, and recognised as one
+    assert main(["data", "check", str(out)]) == 0
+    assert "12" in capsys.readouterr().out
     again = tmp_path / "again"
     assert main(["data", "convert", str(out), str(again), "--to", "lavis-json",
                  "--images", "copy"]) == 0  # fmt: skip

@@ -59,6 +59,7 @@ def test_the_format_decides_and_not_the_name(tmp_path: Path) -> None:
         ("moving.gif", "GIF"),
         ("moving.webp", "WEBP of several frames"),
         ("page.tif", "TIFF"),
+        ("scan.dcm", "DICOM"),
     ],
 )
 def test_everything_else_is_stored_as_the_pixels_that_training_sees(
@@ -69,6 +70,29 @@ def test_everything_else_is_stored_as_the_pixels_that_training_sees(
     assert stored.suffix == ".png"
     expected = read_image(strange[name])
     assert np.array_equal(np.asarray(decoded(stored.data).convert("RGB")), np.asarray(expected))
+
+
+def test_of_a_scan_nothing_but_the_pixels_is_stored(strange: dict[str, Path]) -> None:
+    assert b"Doe" in strange["scan.dcm"].read_bytes()
+    assert b"Doe" not in store_image(str(strange["scan.dcm"]), AS_THEY_ARE).data
+
+
+def test_frames_are_images_of_their_own(strange: dict[str, Path]) -> None:
+    places = [f"{strange['scan.dcm']}::frame={frame}" for frame in (0, 1)]
+    first, second = (store_image(place, AS_THEY_ARE) for place in places)
+    assert first.how == "stored as PNG: frame of a .dcm file"
+    assert first.data != second.data
+
+
+def test_a_picture_in_a_table_is_copied(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow", exc_type=ImportError)  # may want a newer NumPy
+    parquet = pytest.importorskip("pyarrow.parquet", exc_type=ImportError)
+    buffer = io.BytesIO()
+    Image.new("RGB", (9, 5), (10, 200, 30)).save(buffer, "JPEG")
+    cells = [{"bytes": buffer.getvalue(), "path": None}]
+    parquet.write_table(pyarrow.table({"image": cells}), tmp_path / "a.parquet")
+    stored = store_image(f"{tmp_path / 'a.parquet'}::row=0@image", AS_THEY_ARE)
+    assert stored == (buffer.getvalue(), ".jpg", COPIED)
 
 
 def test_grey_is_stored_as_grey_and_not_three_times(strange: dict[str, Path]) -> None:

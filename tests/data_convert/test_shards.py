@@ -192,11 +192,12 @@ def test_the_report_counts_by_reason(records, strange, tmp_path) -> None:
             "stored as PNG: GIF": 1,
             "stored as PNG: WEBP of several frames": 1,
             "stored as PNG: TIFF": 1,
+            "stored as PNG: DICOM": 1,
         }
     )
     assert part.captions == sum(len(record.captions) for record in [*records, *odd])
     saved = json.loads((tmp_path / "out/report.json").read_text())
-    assert saved["roco train"]["images"] == 16
+    assert saved["roco train"]["images"] == 17
 
 
 def test_another_conversion_is_neither_mixed_nor_lost(records, tmp_path) -> None:
