@@ -24,6 +24,7 @@ from lavis_msmedcap.imaging.places import ImagePlace, parse_place
 _VERSION = 1  # of what is written for a plan; another one makes finished shards out of date
 _OVERHEAD = 2048  # bytes of a sample beside its image: two headers, padding, a short JSON member
 _ASKING = 16  # files asked for their size at a time: on a network drive most of it is waiting
+_CHUNK = 64
 _SAFE = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")
 
 
@@ -147,8 +148,12 @@ def _measured(records: Sequence[MedCapRecord]) -> list[Piece]:
     """Asks every file once for size and time."""
     places = [parse_place(record.image) for record in records]
     images = Counter(place.file for place in places)
+    files = list(images)
+    chunks = [files[first : first + _CHUNK] for first in range(0, len(files), _CHUNK)]
+    facts = {}
     with ThreadPoolExecutor(_ASKING) as pool:
-        facts = dict(zip(images, pool.map(_facts, images)))
+        for found in pool.map(_facts, chunks):
+            facts.update(found)
     pieces = []
     for number, (record, place) in enumerate(zip(records, places)):
         size, modified = facts[place.file]
@@ -156,12 +161,17 @@ def _measured(records: Sequence[MedCapRecord]) -> list[Piece]:
     return pieces
 
 
-def _facts(file: str) -> tuple[int, float]:
-    try:
-        facts = os.stat(file)  # noqa: PTH116 - called for every image, the object costs more
-    except OSError:
-        return 0, 0.0  # told when it cannot be read
-    return facts.st_size, facts.st_mtime
+def _facts(files: Sequence[str]) -> dict[str, tuple[int, float]]:
+    """Returns size and time of change by file; 0 for those that cannot be read, told later on."""
+    facts = {}
+    for file in files:
+        try:
+            found = os.stat(file)  # noqa: PTH116 - called for every image, a Path costs more
+        except OSError:
+            facts[file] = 0, 0.0
+        else:
+            facts[file] = found.st_size, found.st_mtime
+    return facts
 
 
 def _size(place: ImagePlace, images: int, size: int) -> int:

@@ -11,10 +11,10 @@ be read to know the data set::
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lavis_msmedcap.common.errors import DataError
 from lavis_msmedcap.common.whole_files import write_whole
@@ -24,8 +24,7 @@ VERSION = 1
 SUFFIX = ".index.jsonl"
 
 
-@dataclass(frozen=True)
-class ShardEntry:
+class ShardEntry(NamedTuple):
     """An image in a shard.
 
     Attributes:
@@ -78,7 +77,13 @@ def write_index(path: Path, index: ShardIndex) -> None:
     """Writes an index, all of it or nothing: another process never sees half of one."""
     head = {"format": FORMAT, "version": VERSION, **index.facts}
     head.update(dropped=dict(index.dropped), notes=dict(index.notes))
-    write_whole(path, (json.dumps(row) + "\n" for row in (head, *map(asdict, index.entries))))
+    write_whole(path, (json.dumps(row) + "\n" for row in _rows(head, index.entries)))
+
+
+def _rows(head: dict[str, Any], entries: Iterable[ShardEntry]) -> Iterator[dict[str, Any]]:
+    yield head
+    for entry in entries:
+        yield entry._asdict()
 
 
 def read_index(path: Path) -> ShardIndex | None:
@@ -95,16 +100,16 @@ def read_index(path: Path) -> ShardIndex | None:
             head = _json_object(file.readline())
             if head.get("format") != FORMAT or head.get("version") != VERSION:
                 return None
-            rows = [(number, _json_object(line)) for number, line in enumerate(file, 2)]
+            entries = tuple(
+                _entry(_json_object(line), path, number) for number, line in enumerate(file, 2)
+            )
     except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError):
         return None
     facts = {key: value for key, value in head.items() if key not in _OWN_KEYS}
-    entries = tuple(_entry(row, f"{path}, line {number}") for number, row in rows)
     return ShardIndex(entries, facts, head.get("dropped", {}), head.get("notes", {}))
 
 
 _OWN_KEYS = ("format", "version", "dropped", "notes")
-_FIELDS = tuple(entry.name for entry in fields(ShardEntry))
 
 
 def _json_object(line: str) -> dict[str, Any]:
@@ -116,10 +121,21 @@ def _json_object(line: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _entry(row: dict[str, Any], where: str) -> ShardEntry:
-    captions, place = row.get("captions"), (row.get("offset"), row.get("size"))
+def _entry(row: dict[str, Any], path: Path, number: int) -> ShardEntry:
+    captions, offset, size = row.get("captions"), row.get("offset"), row.get("size")
     sound = isinstance(captions, list) and captions and all(isinstance(c, str) for c in captions)
-    if not sound or not all(isinstance(n, int) and n >= 0 for n in place) or "member" not in row:
-        raise DataError(f"{where} is broken; delete the file, it is made again from its shard")
-    values: dict[str, Any] = {key: row.get(key) for key in _FIELDS}
-    return ShardEntry(**{**values, "captions": tuple(captions or ())})
+    if not (sound and isinstance(offset, int) and isinstance(size, int) and "member" in row):
+        raise DataError(
+            f"{path}, line {number} is broken; delete the file, it is made again from its shard"
+        )
+    return ShardEntry(
+        row["member"],
+        offset,
+        size,
+        tuple(captions or ()),
+        row.get("image_id"),
+        row.get("group_id"),
+        row.get("source"),
+        row.get("domain"),
+        row.get("split"),
+    )

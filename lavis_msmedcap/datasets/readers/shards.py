@@ -16,6 +16,7 @@ import contextlib
 import hashlib
 import logging
 import os
+from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
@@ -66,14 +67,26 @@ def read_shards(
     """
     report = ReadReport(source) if report is None else report
     places = [Path(os.path.abspath(shard)) for shard in shards]  # noqa: PTH100 - keeps links
+    for shard, index in _indexes(places, cache):
+        report.dropped.update(index.dropped)
+        report.notes.update(index.notes)
+        for entry in index.entries:
+            record = _record(entry, shard, split, source, domain)
+            report.kept[record.split] += 1
+            yield record
+
+
+def _indexes(shards: Sequence[Path], cache: Path) -> Iterator[tuple[Path, ShardIndex]]:
+    """Yields (shard, index) in order, a few read ahead: not all of them are in memory at once."""
     with ThreadPoolExecutor(_READERS) as pool:
-        for shard, index in zip(places, pool.map(lambda path: shard_index(path, cache), places)):
-            report.dropped.update(index.dropped)
-            report.notes.update(index.notes)
-            for entry in index.entries:
-                record = _record(entry, shard, split, source, domain)
-                report.kept[record.split] += 1
-                yield record
+        ahead = deque(pool.submit(shard_index, shard, cache) for shard in shards[:_READERS])
+        for number, shard in enumerate(shards):
+            index = ahead.popleft().result()
+            ahead.extend(
+                pool.submit(shard_index, later, cache)
+                for later in shards[number + _READERS : number + _READERS + 1]
+            )
+            yield shard, index
 
 
 def shard_index(shard: Path, cache: Path) -> ShardIndex:
