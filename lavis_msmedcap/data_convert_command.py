@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lavis_msmedcap import train
-from lavis_msmedcap.common.errors import ConfigError
+from lavis_msmedcap.common.errors import ConfigError, Interruption
 from lavis_msmedcap.common.paths import resolve_path
 from lavis_msmedcap.common.startup import prepare_process
 from lavis_msmedcap.datasets.records import MedCapRecord
@@ -106,6 +106,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         ConfigError: If the configuration is wrong.
         DataError: If data are missing or broken, or OUT cannot be used.
+        Interruption: On Ctrl-C.
     """
     prepare_process()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
@@ -174,15 +175,20 @@ def _webdataset(args: argparse.Namespace, records: list[MedCapRecord], out: Path
         seed=args.seed,
         images=images,
     )
-    report, shards = write_shards(
-        records,
-        out,
-        settings,
-        on_bad=args.on_bad,
-        workers=_workers(args),
-        overwrite=args.overwrite,
-        progress=True,
-    )
+    try:
+        report, shards = write_shards(
+            records,
+            out,
+            settings,
+            on_bad=args.on_bad,
+            workers=_workers(args),
+            overwrite=args.overwrite,
+            progress=True,
+        )
+    except KeyboardInterrupt as error:
+        raise Interruption(
+            f"the shards in {out} are whole; the same command goes on where it was"
+        ) from error
     yield from report.lines()
     if report.kept:
         yield f"{report.kept:,} shards were finished before and kept"

@@ -149,3 +149,25 @@ def test_numbers_have_to_be_above_zero(option: str, capsys: Any) -> None:
     with pytest.raises(SystemExit):
         main(["data", "convert", "x", "y", "--to", "webdataset", option, "0"])
     assert "invalid whole number above 0 value: '0'" in capsys.readouterr().err
+
+
+def test_after_ctrl_c_it_says_how_to_go_on(
+    roco: Path, tmp_path: Path, capsys: Any, monkeypatch: Any
+) -> None:
+    from lavis_msmedcap.data_convert import shards
+
+    real, done = shards.store_image, []
+
+    def stop_at_the_ninth(*args: Any) -> Any:
+        done.append(args)
+        if len(done) == 9:
+            raise KeyboardInterrupt
+        return real(*args)
+
+    monkeypatch.setattr(shards, "store_image", stop_at_the_ninth)
+    command = ["data", "convert", str(roco), str(tmp_path / "out"), "--to", "webdataset"]
+    command += ["--samples-per-shard", "4", "--workers", "1"]
+    assert main(command) == 130
+    assert "are whole; the same command goes on where it was" in capsys.readouterr().err
+    assert main(command) == 0
+    assert "2 shards were finished before and kept" in capsys.readouterr().out

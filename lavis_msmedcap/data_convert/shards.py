@@ -165,11 +165,18 @@ def _write_all(
                 raise _StoppedError
             bar.update()
 
+        def write(shard: Shard) -> None:
+            try:
+                write_shard(shard, out, settings, on_bad, tick)
+            except BaseException:
+                stop.set()  # here, so that this very thread begins no other shard
+                raise
+
         with ThreadPoolExecutor(workers) as pool:
-            tasks = [pool.submit(write_shard, shard, out, settings, on_bad, tick) for shard in todo]
+            tasks = [pool.submit(write, shard) for shard in todo]
             try:
                 done, _ = wait(tasks, return_when=FIRST_EXCEPTION)
-            finally:  # after an error or Ctrl-C: begin nothing more, leave what is begun
+            finally:  # after an error, or Ctrl-C in the main thread
                 stop.set()
                 for task in tasks:
                     task.cancel()
