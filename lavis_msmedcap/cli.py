@@ -123,7 +123,7 @@ COMMANDS = (
     Command("phantom", "generate the phantom data sets", _add_phantom_arguments, _phantom),
     Command("config", "print a resolved configuration, checked", _add_config_arguments, _config),
     Command("weights", "list or download weights", weights_command.add_arguments, _weights),
-    Command("data", "check data sets", data_command.add_arguments, data_command.run),
+    Command("data", "check or convert data sets", data_command.add_arguments, data_command.run),
     Command("doctor", "what this machine lacks", doctor.add_arguments, doctor.run),
     Command(
         "convert-checkpoint",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from lavis_msmedcap import data_check_command
+from lavis_msmedcap import data_check_command, data_convert_command
 
 # each has a line of HELP and the functions add_arguments and run
-ACTIONS = {"check": data_check_command}
+ACTIONS = {"check": data_check_command, "convert": data_convert_command}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

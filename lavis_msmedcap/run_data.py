@@ -49,7 +49,7 @@ def data_of(cfg_path: str, options: Sequence[str] = ()) -> RunData:
         DataError: If a data set cannot be read.
     """
     stages = resolve_stages(cfg_path, options)
-    problems = [problem for config, found in stages for problem in _of_data(config, found)]
+    problems = [problem for config, found in stages for problem in data_problems(config, found)]
     if problems:
         raise ConfigError(list(dict.fromkeys(problems)), str(stages[0][0].source))
     data = RunData(f"{cfg_path}, {stages[0][0].banner()}")
@@ -67,8 +67,8 @@ def data_of(cfg_path: str, options: Sequence[str] = ()) -> RunData:
     return data
 
 
-def _of_data(config: RunConfig, problems: Sequence[str]) -> list[str]:
-    """Leaves out problems that are only about files of the model."""
+def data_problems(config: RunConfig, problems: Sequence[str]) -> list[str]:
+    """Leaves out the problems of a configuration that are only about files of the model."""
     from lavis_msmedcap.run_checks import absent_inputs
 
     absent = tuple(text for text in absent_inputs(config.to_dict()) if text.startswith("model."))

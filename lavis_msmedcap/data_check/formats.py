@@ -9,10 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 from lavis_msmedcap.common.config_check import nearest
 from lavis_msmedcap.common.errors import DataError
+from lavis_msmedcap.common.paths import cache_root
 from lavis_msmedcap.data_check.manifest import is_manifest, read_manifest
 from lavis_msmedcap.datasets.readers.coco import read_coco
 from lavis_msmedcap.datasets.readers.files import SPLIT_WORDS, split_of
@@ -22,6 +24,8 @@ from lavis_msmedcap.datasets.readers.roco import KINDS, read_roco
 from lavis_msmedcap.datasets.readers.roco_kaggle import kaggle_csv, read_roco_kaggle
 from lavis_msmedcap.datasets.readers.rocov2 import find_captions, read_rocov2
 from lavis_msmedcap.datasets.readers.selection import merge_repeated
+from lavis_msmedcap.datasets.readers.shard_places import find_shards
+from lavis_msmedcap.datasets.readers.shards import read_shards
 from lavis_msmedcap.datasets.readers.table import has_split_column, read_table
 from lavis_msmedcap.datasets.readers.table_files import TABLE_SUFFIXES, find_tables
 from lavis_msmedcap.datasets.records import SPLITS, MedCapRecord
@@ -212,6 +216,22 @@ def _read_tables(place: Path, source: str, report: ReadReport) -> Iterator[MedCa
                 yield record
 
 
+# --- shards --------------------------------------------------------------------------------------
+
+
+def _is_shards(place: Path) -> bool:
+    return place.suffix == ".tar" or (place.is_dir() and any(place.glob("*.tar")))
+
+
+def _read_shards(place: Path, source: str, report: ReadReport) -> Iterator[MedCapRecord]:
+    shards = sorted(find_shards(str(place), source), key=lambda path: split_in_name(path.name))
+    cache = cache_root() / "shard_indexes"
+    for split, some in groupby(shards, key=lambda path: split_in_name(path.name)):
+        yield from read_shards(
+            list(some), split, cache=cache, source=source, domain=None, report=report
+        )
+
+
 FORMATS = (
     Format("manifest", "a clean manifest of --fix (jsonl)", is_manifest, read_manifest),
     Format("roco", "a ROCO v1 tree", lambda place: bool(_roco_splits(place)), _read_roco),
@@ -223,6 +243,7 @@ FORMATS = (
     ),
     Format("rocov2", "ROCOv2 (CSV or Parquet)", lambda p: bool(_rocov2_splits(p)), _read_rocov2),
     Format("medicat", "a MedICaT release", _is_medicat, _read_medicat),
+    Format("webdataset", "tar shards (WebDataset)", _is_shards, _read_shards),
     Format("coco", "COCO captions (json)", lambda place: bool(_coco_files(place)), _read_coco),
     Format("table", "a table (CSV, TSV, JSON lines, Parquet)", _is_table, _read_tables),
 )

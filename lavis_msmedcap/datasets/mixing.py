@@ -25,6 +25,7 @@ import torch
 from torch.utils.data import Dataset, Sampler
 
 from lavis_msmedcap.common.errors import DataError
+from lavis_msmedcap.datasets.blocks import Blocks
 from lavis_msmedcap.datasets.collate import collate
 from lavis_msmedcap.datasets.random_streams import seed_generators
 
@@ -42,12 +43,14 @@ class DatasetSpec:
         domain: ``general`` or ``medical``.
         ratio: Weight relative to the natural size: 1 takes every sample once per epoch, 0.5 half of
             them, 2 each one twice, 0 none.
+        shuffle: Shuffle within a few blocks of samples at a time; None shuffles all of them.
     """
 
     name: str
     length: int
     domain: str
     ratio: float = 1.0
+    shuffle: Blocks | None = None
 
     @property
     def weight(self) -> float:
@@ -159,7 +162,8 @@ class BatchPlan:
 
     def _shuffled(self, dataset: int, number: int) -> npt.NDArray[np.int64]:
         rng = np.random.default_rng([self.seed, _PASS, dataset, number])
-        return rng.permutation(self.datasets[dataset].length)
+        spec = self.datasets[dataset]
+        return rng.permutation(spec.length) if spec.shuffle is None else spec.shuffle.shuffled(rng)
 
     def _count_batches(self, samples_per_epoch: int | None, drop_last: bool) -> list[int]:
         """Returns the number of global batches per domain."""
@@ -186,6 +190,11 @@ class BatchPlan:
                 "expected a batch of at least 1 and a rank below the world size"
             )
         for spec in self.datasets:
+            if spec.shuffle is not None and sum(spec.shuffle.lengths) != spec.length:
+                raise DataError(
+                    f"dataset {spec.name} has {spec.length} samples, but its blocks have "
+                    f"{sum(spec.shuffle.lengths)}"
+                )
             if spec.ratio < 0 or spec.length < 0:
                 raise DataError(
                     f"dataset {spec.name} has length {spec.length} and ratio {spec.ratio}; both "
@@ -269,7 +278,13 @@ class JoinedDataset(Dataset[dict[str, Any]]):
                 f"datasets are {', '.join(self.names)}"
             )
         return [
-            DatasetSpec(name, len(data), data.domain, float(ratios.get(name, data.ratio)))
+            DatasetSpec(
+                name,
+                len(data),
+                data.domain,
+                float(ratios.get(name, data.ratio)),
+                getattr(data, "blocks", None),
+            )
             for name, data in zip(self.names, self.datasets)
         ]
 

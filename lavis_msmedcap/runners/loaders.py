@@ -106,7 +106,11 @@ def train_loader(
         )
     specs = [
         DatasetSpec(
-            name, len(data), domains[name], ratios.get(name, float(getattr(data, "ratio", 1.0)))
+            name,
+            len(data),
+            domains[name],
+            ratios.get(name, float(getattr(data, "ratio", 1.0))),
+            getattr(data, "blocks", None),
         )
         for name, data in zip(joined.names, joined.datasets)
     ]

@@ -11,6 +11,7 @@ from lavis_msmedcap.datasets.builders.names import register_name
 from lavis_msmedcap.datasets.builders.roco import ROCOBuilder
 from lavis_msmedcap.datasets.builders.rocov2 import ROCOv2Builder
 from lavis_msmedcap.datasets.builders.table import CaptionTableBuilder
+from lavis_msmedcap.datasets.builders.webdataset import WebDatasetCaptionBuilder
 
 __all__ = [
     "COCO2014CaptionBuilder",
@@ -19,6 +20,7 @@ __all__ = [
     "MedICaTBuilder",
     "ROCOBuilder",
     "ROCOv2Builder",
+    "WebDatasetCaptionBuilder",
     "locate",
     "register_name",
 ]
