@@ -138,7 +138,7 @@ class Target:
 
     Attributes:
         name: For the command line and the report.
-        files: A small valid tree: content by path. One of them is damaged in each case.
+        files: A small valid tree: content by path. One that is not empty is damaged in each case.
         read: Reads the tree in a folder to its end.
         damage: Damage that gets past a format's first check (a checksum, a parser); done in half of
             the cases.
@@ -396,7 +396,8 @@ def _reader_targets() -> Iterator[Target]:
         "roco_kaggle",
         {
             "all_data/train/radiologytraindata.csv": b"id,name,caption\n"
-            b'ROCO_00001,PMC11_a-g1.jpg," CT, ""axial"" view\n"\n'
+            b'ROCO_00001,PMC11_a-g1.jpg," CT, ""axial"" view\n"\n',
+            "all_data/train/radiology/images/PMC11_a-g1.jpg": b"",
         },
         lambda root: list(read_roco_kaggle(root, "train")),
     )
@@ -546,7 +547,7 @@ def _case(
     target: Target, root: Path, seed: int, number: int, result: Result, messages: TextIO | None
 ) -> None:
     rng = random.Random(f"{seed}/{target.name}/{number}")
-    name = rng.choice(list(target.files))
+    name = rng.choice([name for name, content in target.files.items() if content])
     damage = target.damage if target.damage and rng.random() < 0.5 else damaged
     _write(root / name, damage(target.files[name], rng))
     again = f"--only {target.name} --seed {seed} --first {number} --cases 1"
