@@ -1,4 +1,4 @@
-"""Seconds and memory for the index of a large data set: read, settle, split, look for the images.
+"""Seconds and memory for the index of a large data set: read, split, images there, leaks.
 
 python benchmarks/data_index.py [--records 200000]
 
@@ -23,6 +23,7 @@ import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from lavis_msmedcap.data_check.leaks import GROUP, leaks
 from lavis_msmedcap.datasets.readers.medicat import read_medicat
 from lavis_msmedcap.datasets.readers.roco import read_roco
 from lavis_msmedcap.datasets.readers.selection import (
@@ -59,7 +60,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         write_index(Path(folder), arguments.records)
-        steps = ("read", "settle", "split", "images")
+        steps = ("read", "settle", "split", "images", "leaks")
         print("".join(f"{column:>12}" for column in ("format", *steps, "all", "peak", "records")))
         for name in READERS:
             command = [sys.executable, __file__, "--measure", name, folder]
@@ -93,6 +94,7 @@ def measure(read: Callable[[Path], Iterator[MedCapRecord]], root: Path) -> dict[
         "settle": lambda records: drop_short_captions(merge_repeated(records), 3),
         "split": lambda records: split_by_group(records, SHARES, 0),
         "images": lambda records: drop_missing_images(records, 0.0, "max_missing"),
+        "leaks": _without_leaks,
     }
     for name, step in steps.items():
         started = time.perf_counter()
@@ -106,6 +108,12 @@ def measure(read: Callable[[Path], Iterator[MedCapRecord]], root: Path) -> dict[
     facts["record_bytes"] = tracemalloc.get_traced_memory()[0] / len(kept)
     assert count == len(kept)
     return facts
+
+
+def _without_leaks(records: list[MedCapRecord]) -> list[MedCapRecord]:
+    """Looks for articles, images and captions in two splits; a split by article has none in two."""
+    assert not leaks(records).of_kind(GROUP)
+    return records
 
 
 def write_index(root: Path, count: int) -> None:
