@@ -123,10 +123,10 @@ def _dataset_default(draft: Draft, name: str, settings: Any) -> dict[str, Any]:
             return {}
     cls = registered("builder", name)
     if cls is None:
-        unknown = describe_unknown("datasets:", str(name), _names("builder"))
-        draft.problems.append(
-            f"{unknown}; or is it a table of your own? Then say 'builder: caption_table' in it"
-        )
+        problem = describe_unknown("datasets:", str(name), _names("builder"))
+        if nearest(str(name), _names("builder")) is None:
+            problem += ". Or is it a table of your own? Then say 'builder: caption_table' in it"
+        draft.problems.append(problem)
         return {}
     if not isinstance(settings, Mapping):
         return {}

@@ -222,6 +222,42 @@ def test_relative_places(roco_tree, tmp_path, monkeypatch):
     assert str(builders.locate("nowhere")) == "/nowhere"
 
 
+def test_kaggles_copy_of_roco_is_detected_unless_told(tmp_path, make):
+    folder = tmp_path / "all_data/train/radiology"
+    rows = ["id,name,caption", "ROCO_1,PMC1_a.jpg,A CT scan.", "ROCO_2,PMC1_b.jpg,XXX."]
+    make.write(folder / "radiologytraindata.csv", "\n".join(rows))
+    config = _roco(tmp_path, splits=["train"])
+    roco = registry.get_builder_class("roco")
+    (problem,) = roco.missing_inputs(config)
+    assert f"no images at {folder / 'images'}" in problem
+    for name in ("PMC1_a.jpg", "PMC1_b.jpg"):
+        make.save(folder / "images" / name)
+    assert roco.missing_inputs(config) == []
+    (record,) = _build("roco", config)["train"].records  # the other caption is too short
+    assert (record.image_id, record.group_id) == ("ROCO_1", "PMC1")
+    assert len(_build("roco", _roco(tmp_path, splits=["train"], min_words=1))["train"]) == 2
+    config.build_info.format = "tree"
+    (problem,) = roco.missing_inputs(config)
+    assert "train split of ROCO not found" in problem
+    (problem,) = roco.missing_inputs(_roco(tmp_path, splits=["test"]))
+    assert "test split of ROCO not found" in problem
+
+
+def test_rocov2_on_its_own_files(tmp_path, make):
+    make.write(tmp_path / "train_captions.csv", "ID,Caption\nx_1,A CT scan.\nx_2,XXX.\n")
+    make.write(tmp_path / "valid_captions.csv", "ID,Caption\ny_1,XXX.\n")
+    config = _config("rocov2", build_info={"root": str(tmp_path)}, splits=["train", "val"])
+    rocov2 = registry.get_builder_class("rocov2")
+    assert len(rocov2.missing_inputs(config)) == 2
+    assert "no images at" in rocov2.missing_inputs(config)[1]
+    for name in ("train_images/train/x_1", "train_images/train/x_2", "valid_images/valid/y_1"):
+        make.save(tmp_path / f"{name}.jpg")
+    assert rocov2.missing_inputs(config) == []
+    datasets = _build("rocov2", config)
+    assert [r.image_id for r in datasets["train"].records] == ["x_1"]
+    assert datasets["val"][0]["references"] == ["XXX."]
+
+
 # --- what is wrong is said, with its cure ---------------------------------------------------------
 
 
@@ -231,6 +267,7 @@ def test_relative_places(roco_tree, tmp_path, monkeypatch):
         ("coco2014_caption", ["annotations.train.storage", "images.storage"]),
         ("roco", ["root"]),
         ("medicat", ["root"]),
+        ("rocov2", ["root"]),
     ],
 )
 def test_missing_inputs_at_paper_scale(name, keys, tmp_path, monkeypatch):

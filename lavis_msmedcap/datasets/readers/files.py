@@ -5,12 +5,15 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from lavis_msmedcap.common.errors import DataError
 from lavis_msmedcap.datasets.records import SPLITS
+
+_PLAIN_NAME = re.compile(r"[\w-][^/\\:\0]*")  # one component, neither "." nor ".."
 
 # how copies of data sets call a split in names of files and folders, and in columns
 SPLIT_WORDS = {
@@ -127,6 +130,8 @@ def safe_name(name: str, source: str) -> str:
     Raises:
         DataError: If the name is empty, absolute or leads out of its folder.
     """
+    if _PLAIN_NAME.fullmatch(name):
+        return name  # as nearly all are; paths are slow to make, and there are many names
     posix, windows = PurePosixPath(name), PureWindowsPath(name)
     escapes = posix.is_absolute() or windows.drive or windows.root or ".." in windows.parts
     if escapes or not posix.name or "\0" in name:

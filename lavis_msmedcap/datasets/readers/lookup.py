@@ -56,6 +56,8 @@ class ImageFinder:
                 f"{where}: image {name} is an address; images are read from this machine only: "
                 "download them and write their paths"
             )
+        if "/" not in name and "\\" not in name:
+            return f"{self._folder}{os.sep}{safe_name(name, where)}"
         if PurePath(name).is_absolute():
             return os.path.normpath(name)
         path = f"{self._folder}{os.sep}{os.path.normpath(safe_name(name, where))}"

@@ -79,7 +79,7 @@ def read_medicat(
         seen.add(name)
         report.kept["train"] += 1
         yield MedCapRecord(
-            image=str(figures / name),
+            image=f"{figures}{os.sep}{name}",
             captions=captions,
             image_id=PurePosixPath(name).stem,
             split="train",

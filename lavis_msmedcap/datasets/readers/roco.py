@@ -65,7 +65,7 @@ def read_roco(
     index = FolderIndex()
     for kind in kinds:
         folder = require(base / kind, "the ROCO folder", f"datasets.{source}.kinds")
-        file_names = _original_names(folder)
+        file_names, images = _original_names(folder), folder / "images"
         for roco_id, raw in _captions(folder, report).items():
             captions = usable_captions(raw)
             if not captions:
@@ -77,7 +77,7 @@ def read_roco(
             if article is None:
                 report.notes["without article id"] += 1
             yield MedCapRecord(
-                image=str(_locate(folder / "images", roco_id, original, index)),
+                image=_locate(images, roco_id, original, index),
                 captions=captions,
                 image_id=roco_id,
                 split=split,
@@ -152,9 +152,11 @@ def _original_names(folder: Path) -> dict[str, str]:
     return names
 
 
-def _locate(images: Path, roco_id: str, original: str | None, index: FolderIndex) -> Path:
+def _locate(images: Path, roco_id: str, original: str | None, index: FolderIndex) -> str:
     """Returns where an image is, under its new or its old name, or where it was expected."""
-    candidates = [images / f"{roco_id}{suffix}" for suffix in _SUFFIXES]
+    candidates = [f"{roco_id}{suffix}" for suffix in _SUFFIXES]
     if original:
-        candidates.append(images / original)
-    return index.first(candidates) or candidates[0]
+        candidates.append(original)
+    there = index.names(images)
+    name = next((name for name in candidates if name in there), candidates[0])
+    return f"{images}{os.sep}{name}"

@@ -193,7 +193,7 @@ def test_a_second_table_has_a_name_of_its_own(folder, monkeypatch):
             "expected one of caption_table, coco2014",
         ),
         ("ward_b:", "vg_caption:", "vg_caption is a data set of its own; take another name"),
-        ("builder: caption_table, ", "", "or is it a table of your own"),
+        ("builder: caption_table, ", "", "Or is it a table of your own"),
         ("images: scans}}\n  ward", "image: scans}}\n  ward", "did you mean"),
         (
             "my.csv, images",

@@ -9,8 +9,11 @@ from lavis_msmedcap.datasets.readers.rocov2 import read_rocov2
 from lavis_msmedcap.datasets.readers.rows import open_table
 from lavis_msmedcap.datasets.readers.table import read_table
 
-pa = pytest.importorskip("pyarrow", exc_type=ImportError)
-pq = pytest.importorskip("pyarrow.parquet", exc_type=ImportError)
+try:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+except ImportError as error:  # also where pyarrow and numpy do not fit together
+    pytest.skip(f"pyarrow: {error}", allow_module_level=True)
 
 HUB = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
