@@ -5,6 +5,7 @@ Legend: H W rows and columns of the frame.
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,12 @@ import numpy.typing as npt
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
-from lavis_msmedcap.imaging.limits import check_size
+from lavis_msmedcap.imaging.dicom_head import PIXELS
 
 try:  # pydicom 3
     from pydicom.pixels import apply_color_lut, get_decoder, pixel_array
 except ImportError:  # pydicom 2.4
-    from pydicom import config
+    from pydicom import config, encaps
     from pydicom.pixel_data_handlers.util import apply_color_lut, convert_color_space
 
     pixel_array = None
@@ -41,7 +42,7 @@ def decode_frame(dataset: Dataset, index: int, count: int, max_pixels: int) -> t
         dataset: With pixels and with what describes them.
         index: Which frame, counted from 0; it exists.
         count: Number of frames.
-        max_pixels: Largest accepted size; of all frames together where pydicom decodes all.
+        max_pixels: Largest accepted size, of all frames together where they cannot be taken apart.
 
     Returns:
         Stored values (H, W) and "grey", or uint8 (H, W, 3) and "RGB".
@@ -56,10 +57,9 @@ def decode_frame(dataset: Dataset, index: int, count: int, max_pixels: int) -> t
         if pixel_array is not None:
             pixels = pixel_array(dataset, index=index)
         else:
-            check_size(int(dataset.Columns), int(dataset.Rows) * count, max_pixels)
-            pixels = _pixels_of_pydicom2(dataset, index, count)
+            pixels = _pixels_of_pydicom2(dataset, index, count, max_pixels)
     except Exception as error:
-        if syntax.is_compressed and not syntax.is_deflated:
+        if syntax.is_compressed:
             raise ValueError(_compression_problem(syntax, error)) from error
         raise
     return _to_known_colours(pixels, dataset)
@@ -82,13 +82,31 @@ def _to_known_colours(pixels: Array, dataset: Dataset) -> tuple[Array, str]:
     )
 
 
-def _pixels_of_pydicom2(dataset: Dataset, index: int, count: int) -> Array:
+def _pixels_of_pydicom2(dataset: Dataset, index: int, count: int, max_pixels: int) -> Array:
+    """Decodes a frame with pydicom 2, which decodes all or none: the others are taken out."""
+    if count > 1 and dataset.BitsAllocated >= 8:
+        _keep_frame(dataset, index, count)
+        count = 1
+    if int(dataset.Columns) * int(dataset.Rows) * count > max_pixels:
+        raise ValueError(f"{count} frames of single bits are more than {max_pixels} pixels")
     pixels: Array = dataset.pixel_array
     frame = pixels[index] if count > 1 else pixels
     space = dataset.PhotometricInterpretation
     if space in ("YBR_FULL", "YBR_FULL_422"):
         frame = convert_color_space(frame, space, "RGB")
     return frame
+
+
+def _keep_frame(dataset: Dataset, index: int, count: int) -> None:
+    name = next(name for name in PIXELS if name in dataset)
+    data = dataset[name].value
+    if dataset.file_meta.TransferSyntaxUID.is_compressed:
+        frames = encaps.generate_pixel_data_frame(data, count)
+        dataset.PixelData = encaps.encapsulate([next(itertools.islice(frames, index, None))])
+    else:
+        size = len(data) // count
+        dataset[name].value = data[index * size : (index + 1) * size]
+    dataset.NumberOfFrames = 1
 
 
 def _implied_syntax(dataset: Dataset) -> str:

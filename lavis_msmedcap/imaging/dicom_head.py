@@ -23,7 +23,6 @@ DESCRIPTION = (
     "PixelRepresentation",
     "PixelPaddingValue",
     "PixelPaddingRangeLimit",
-    "SmallestImagePixelValue",
     "RescaleIntercept",
     "RescaleSlope",
     "RescaleType",

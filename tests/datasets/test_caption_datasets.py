@@ -12,9 +12,13 @@ from lavis_msmedcap.common.errors import BadImageError, DataError
 from lavis_msmedcap.datasets.caption_datasets import MedCapEvalDataset, MedCapTrainDataset
 from lavis_msmedcap.datasets.mixing import BatchPlan, JoinedDataset, PlannedBatchSampler
 from lavis_msmedcap.datasets.records import MedCapRecord
+from lavis_msmedcap.imaging.augment import Augmentation
 from lavis_msmedcap.imaging.read import read_image
 from lavis_msmedcap.processors.caption_processors import MSMedCapCaptionProcessor
-from lavis_msmedcap.processors.image_processors import MSMedCapImageEvalProcessor
+from lavis_msmedcap.processors.image_processors import (
+    MSMedCapImageEvalProcessor,
+    MSMedCapImageTrainProcessor,
+)
 
 CAPTIONS = ("Fig. 1. One (arrow).", "Two.", "Three.")
 
@@ -205,3 +209,54 @@ def test_planned_batches_of_two_datasets(records):
     assert len(batches) == 6
     assert {batch["image"].shape[0] for batch in batches} == {3}
     assert all(set(batch["domain"]) == {"medical"} for batch in batches)
+
+
+# --- what the processor may do beside its views ------------------------------------------------
+
+
+def _augmenting(records, cls=MedCapTrainDataset, seed=3):
+    augmentation = Augmentation(flip=True, swap_laterality=True)
+    processor = MSMedCapImageTrainProcessor(16, 24, augmentation=augmentation)
+    text = MSMedCapCaptionProcessor()
+    return cls(records, processor, text, name="roco", domain="medical", seed=seed)
+
+
+def test_augmentation_depends_on_seed_epoch_and_index_alone(records):
+    dataset, resumed = _augmenting(records), _augmenting(records)
+    dataset[0], dataset[5]  # what was read before plays no part
+    for each in (dataset, resumed):
+        each.set_epoch(4)
+    image = dataset[3]["image"]
+    assert torch.equal(image, resumed[3]["image"])
+    resumed.set_epoch(5)
+    assert not torch.equal(image, resumed[3]["image"])
+    other = _augmenting(records, seed=4)
+    other.set_epoch(4)
+    assert not torch.equal(image, other[3]["image"])
+
+
+def test_the_caption_follows_a_mirrored_picture(tmp_path, make):
+    path = make.save(tmp_path / "a.png", seed=0)
+    dataset = _augmenting([_record(path, 0, ("The left lung.",))])
+    told = []
+    for epoch in range(20):
+        dataset.set_epoch(epoch)
+        told.append(dataset[0]["text_input"])
+    assert set(told) == {"The left lung.", "The right lung."}
+
+
+def test_evaluation_is_never_augmented(records):
+    plain = MSMedCapImageTrainProcessor(16, 24)
+    sample = _augmenting(records, MedCapEvalDataset)[2]
+    assert torch.equal(sample["image"], plain(plain.read(records[2].image)))
+
+
+def test_processors_of_lavis_get_the_picture(records):
+    dataset = MedCapTrainDataset(
+        records,
+        lambda picture: picture.mode,
+        MSMedCapCaptionProcessor(),
+        name="roco",
+        domain="medical",
+    )
+    assert dataset[0]["image"] == "RGB"

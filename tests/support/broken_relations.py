@@ -63,12 +63,6 @@ PRETRAIN = {
         "datasets.roco.vis_processor.train.window is {'preset': 'lung'}",
         "that of eval is null",
     ),
-    "unknown_window": (
-        "datasets.roco.vis_processor.train.window={preset: lungs} "
-        "datasets.roco.vis_processor.eval.window={preset: lungs}",
-        "window.preset is 'lungs'",
-        "did you mean lung?",
-    ),
     "augmentation_of_evaluation": (
         "datasets.roco.vis_processor.eval.augment={}",
         "datasets.roco.vis_processor.eval.augment is not a known key",

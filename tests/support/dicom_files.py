@@ -11,7 +11,16 @@ import numpy.typing as npt
 import pydicom
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.sequence import Sequence
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import (
+    CTImageStorage,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    generate_uid,
+)
+
+from lavis_msmedcap.imaging.read import ReadOptions, read_image
+from lavis_msmedcap.imaging.windows import Window
 
 PATIENT = ("Doe^Jane", "MRN-4711", "19610203", "St. Nowhere", "Dr^Who")
 Pixels = npt.NDArray[Any]
@@ -39,7 +48,14 @@ def make_dicom(
     meta.MediaStorageSOPClassUID = CTImageStorage
     meta.MediaStorageSOPInstanceUID = generate_uid()
     meta.TransferSyntaxUID = syntax
-    dataset = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
+    dataset = FileDataset(
+        "",
+        {},
+        file_meta=meta,
+        preamble=b"\0" * 128,
+        is_implicit_VR=syntax == ImplicitVRLittleEndian,
+        is_little_endian=syntax != ExplicitVRBigEndian,
+    )
     name, number, birth, hospital, doctor = PATIENT
     dataset.PatientName, dataset.PatientID, dataset.PatientBirthDate = name, number, birth
     dataset.InstitutionName, dataset.ReferringPhysicianName = hospital, doctor
@@ -75,8 +91,6 @@ def save(dataset: FileDataset, path: Path) -> str:
     if hasattr(pydicom, "pixels"):  # since 3.0
         dataset.save_as(path, enforce_file_format=True)
     else:
-        dataset.is_little_endian = dataset.file_meta.TransferSyntaxUID != "1.2.840.10008.1.2.2"
-        dataset.is_implicit_VR = dataset.file_meta.TransferSyntaxUID == "1.2.840.10008.1.2"
         dataset.save_as(path, write_like_original=False)
     return str(path)
 
@@ -92,3 +106,19 @@ def item(**elements: Any) -> Sequence:
 def ramp(low: int, high: int, dtype: Any = np.int16) -> Pixels:
     """Returns 16 x 16 values that grow from the top left to the bottom right."""
     return np.linspace(low, high, 256).round().astype(dtype).reshape(16, 16)
+
+
+HU = {"Modality": "CT", "RescaleSlope": "1", "RescaleIntercept": "-1024", "RescaleType": "HU"}
+
+
+def shown(path: str | Path, **window: Any) -> Pixels:
+    """Returns the grey values (H, W) of a file, after looking that its channels are equal."""
+    pixels = np.array(read_image(path, ReadOptions(window=Window(**window))))
+    assert (pixels[..., :1] == pixels).all()
+    return pixels[..., 0].astype(int)
+
+
+def windowed(values: Pixels, center: float, width: float) -> Pixels:
+    """DICOM's function LINEAR, written as in PS3.3 C.11.2.1.2."""
+    exact: Pixels = ((values - (center - 0.5)) / (width - 1) + 0.5) * 255
+    return np.clip(exact, 0, 255).round()
