@@ -51,6 +51,7 @@ LAYERS = {
     "models.logits": 1,
     "models.lora": 1,
     "models.opt": 1,
+    "models.text_lengths": 1,
     "models.weight_catalog": 1,
     "models.weight_download": 1,
     "models.weight_files": 1,

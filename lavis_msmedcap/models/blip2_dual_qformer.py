@@ -38,6 +38,7 @@ from lavis_msmedcap.models.features import (
 from lavis_msmedcap.models.matching import fuse, matching_logits, pairwise_similarity
 from lavis_msmedcap.models.qformer_cache import CachedQFormer
 from lavis_msmedcap.models.retrieval import collect_galleries, retrieval_scores
+from lavis_msmedcap.models.text_lengths import TextLength
 from lavis_msmedcap.models.weight_files import Need
 
 OBJECTIVES = ("itc", "itm", "lm")
@@ -156,6 +157,10 @@ class Blip2DualQformer(DualBranchModel):
             max_length=self.max_txt_len,
             return_tensors="pt",
         ).to(self.device)
+
+    def text_length(self) -> TextLength:
+        """Returns what counts the tokens of texts, with [CLS] and [SEP]."""
+        return TextLength(self.tokenizer.tokenize, extra=2)
 
     def _pad_to_global(self, tokens: BatchEncoding) -> BatchEncoding:
         """Pads texts to the longest of the global batch; every rank has to call it."""

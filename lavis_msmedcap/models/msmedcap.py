@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar, cast
 
 import torch
@@ -36,11 +37,13 @@ from lavis_msmedcap.models.llm_files import missing_llm_files
 from lavis_msmedcap.models.llm_text import (
     caption_inputs,
     decode_captions,
+    encode,
     end_of_caption_id,
     prompt_inputs,
 )
 from lavis_msmedcap.models.lora import add_lora
 from lavis_msmedcap.models.quantization import quantize_llm
+from lavis_msmedcap.models.text_lengths import TextLength
 from lavis_msmedcap.models.weight_files import Need, Part, locate
 from lavis_msmedcap.models.weights import ExpectedKeys
 
@@ -304,6 +307,12 @@ class MSMedCap(DualBranchModel):
         if self.apply_lemmatizer or samples.get("apply_lemmatizer"):
             return lemmatize(answers)
         return answers
+
+    def text_length(self) -> TextLength:
+        """Returns what counts the tokens of captions in training, prompt and ends included."""
+        prompt = prompt_inputs(self.opt_tokenizer, [self.prompt]).input_ids.shape[1]
+        first_blank = " " if self.prompt.strip() else ""
+        return TextLength(partial(encode, self.opt_tokenizer), prompt + 1, " ", first_blank)
 
     def _prompts(self, samples: Mapping[str, Any], count: int) -> list[str]:
         """Returns one prompt per sample."""

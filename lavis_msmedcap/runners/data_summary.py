@@ -9,17 +9,21 @@ from typing import Any
 
 
 def data_summary(
-    datasets: Mapping[str, Mapping[str, Any]], skipped: Mapping[str, Mapping[str, Any]]
+    datasets: Mapping[str, Mapping[str, Any]],
+    skipped: Mapping[str, Mapping[str, Any]],
+    too_long: Mapping[str, int] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Puts together what is known of the data.
 
     Args:
         datasets: Dataset name to split name to dataset.
         skipped: What training had to skip, by dataset, see `SkippedImages.facts`.
+        too_long: Captions that are longer than the model reads, by dataset.
 
     Returns:
-        By dataset: ``samples`` by split; ``skipped``; and where its builder counted (see
-        `lavis_msmedcap.datasets.summary`) ``read``, ``kept``, ``dropped``, ``notes``, ``captions``.
+        By dataset: ``samples`` by split; ``skipped``; ``longer_than_max_txt_len`` where it was
+        counted; and where its builder counted (see `lavis_msmedcap.datasets.summary`) ``read``,
+        ``kept``, ``dropped``, ``notes``, ``captions``.
     """
     summary = {}
     for name, splits in datasets.items():
@@ -28,6 +32,8 @@ def data_summary(
         for data in present.values():
             facts.update(getattr(data, "facts", {}))
         facts["skipped"] = dict(skipped.get(name, {}))
+        if too_long and name in too_long:
+            facts["longer_than_max_txt_len"] = too_long[name]
         summary[name] = facts
     return summary
 

@@ -29,7 +29,14 @@ from lavis_msmedcap.runners.environment import environment_text
 from lavis_msmedcap.runners.evaluator import Evaluator
 from lavis_msmedcap.runners.interruption import describe_interruption
 from lavis_msmedcap.runners.keeper import Keeper
-from lavis_msmedcap.runners.loaders import TRAIN, check_splits, describe_plan, train_loader
+from lavis_msmedcap.runners.loaders import (
+    TRAIN,
+    check_splits,
+    describe_plan,
+    train_loader,
+    with_split,
+)
+from lavis_msmedcap.runners.long_texts import count_long_texts
 from lavis_msmedcap.runners.optimization import build_optimizer, count_steps
 from lavis_msmedcap.runners.precision import Precision, choose_device
 from lavis_msmedcap.runners.reporter import TrainingReporter
@@ -105,9 +112,8 @@ class RunnerMSMedCap(RunnerBase):
             self.precision = Precision(self.settings.amp, device)
         self.state = TrainingState()
         self.checkpoints = Checkpoints(self.directory, self._facts())
-        self._skipped = SkippedImages(
-            {name: splits[TRAIN] for name, splits in datasets.items() if splits.get(TRAIN)}
-        )
+        self._skipped = SkippedImages(with_split(datasets, TRAIN))
+        self._too_long: dict[str, int] = {}
         self._write_data_summary()
 
     # --- LAVIS' properties --------------------------------------------------------------------
@@ -350,6 +356,8 @@ class RunnerMSMedCap(RunnerBase):
         if hasattr(model, "describe_trainable"):
             logger.info("%s", model.describe_trainable())
         logger.info("%s", describe_plan(self.train_loader))
+        self._too_long = count_long_texts(model, with_split(self.datasets, TRAIN))
+        self._write_data_summary()
         logger.info(
             "%d epochs of %d steps on %s, %d process(es), amp %s",
             self.max_epoch,
@@ -380,7 +388,7 @@ class RunnerMSMedCap(RunnerBase):
 
     def _write_data_summary(self) -> None:
         if is_main_process():
-            summary = data_summary(self.datasets, self._skipped.facts())
+            summary = data_summary(self.datasets, self._skipped.facts(), self._too_long)
             write_data_summary(self.directory.data_summary, summary)
 
     def _validate(self, split: str, epoch: int) -> Mapping[str, Any]:
