@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from lavis_msmedcap.common.distributed import is_main_process
+from lavis_msmedcap.common.paths import write_text_at_once
+from lavis_msmedcap.runners.loaders import TRAIN, with_split
+from lavis_msmedcap.runners.long_texts import count_long_texts
+from lavis_msmedcap.runners.skipped_images import SkippedImages
+
+logger = logging.getLogger(__name__)
 
 
 def data_summary(
@@ -38,13 +47,50 @@ def data_summary(
     return summary
 
 
-def write_data_summary(path: Path, summary: Mapping[str, Any]) -> None:
-    """Writes a summary as JSON; a reader never sees half of it.
+class DataBook:
+    """Keeps the summary of one run up to date.
 
     Args:
-        path: Where to.
-        summary: From `data_summary`.
+        datasets: Dataset name to split name to dataset.
+        path: Where the summary is written.
     """
-    half = path.with_suffix(".tmp")
-    half.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    half.replace(path)
+
+    def __init__(self, datasets: Mapping[str, Mapping[str, Any]], path: Path) -> None:
+        self._datasets = datasets
+        self._path = path
+        self._skipped = SkippedImages(with_split(datasets, TRAIN))
+        self._too_long: dict[str, int] = {}
+        self._write()
+
+    def take(self, samples: dict[str, Any]) -> None:
+        """Takes the notes about skipped images out of a training batch.
+
+        Raises:
+            DataError: If too many images of a dataset have been skipped.
+        """
+        self._skipped.take(samples)
+
+    def count_long_texts(self, model: Any) -> None:
+        """Counts the training captions that the model does not read to their end."""
+        if is_main_process():
+            self._too_long = count_long_texts(model, with_split(self._datasets, TRAIN))
+            self._write()
+
+    def close_epoch(self) -> None:
+        """Learns what all ranks had to skip, and writes it down; every rank has to call it.
+
+        Raises:
+            DataError: If too many images of a dataset have been skipped.
+        """
+        try:
+            self._skipped.exchange()
+        finally:
+            self._write()
+        if is_main_process() and self._skipped.summary():
+            logger.info("%s", self._skipped.summary())
+
+    def _write(self) -> None:
+        if is_main_process():
+            summary = data_summary(self._datasets, self._skipped.facts(), self._too_long)
+            text = json.dumps(summary, indent=2, ensure_ascii=False) + "\n"
+            write_text_at_once(self._path, text)

@@ -23,20 +23,13 @@ from lavis_msmedcap.common.errors import Interruption, Preempted
 from lavis_msmedcap.common.paths import write_text_at_once
 from lavis_msmedcap.models.checkpoint_loading import FROZEN
 from lavis_msmedcap.runners.checkpointing import Checkpoints, TrainingState
-from lavis_msmedcap.runners.data_summary import data_summary, write_data_summary
+from lavis_msmedcap.runners.data_summary import DataBook
 from lavis_msmedcap.runners.domains import check_domains, dataset_domains
 from lavis_msmedcap.runners.environment import environment_text
 from lavis_msmedcap.runners.evaluator import Evaluator
 from lavis_msmedcap.runners.interruption import describe_interruption
 from lavis_msmedcap.runners.keeper import Keeper
-from lavis_msmedcap.runners.loaders import (
-    TRAIN,
-    check_splits,
-    describe_plan,
-    train_loader,
-    with_split,
-)
-from lavis_msmedcap.runners.long_texts import count_long_texts
+from lavis_msmedcap.runners.loaders import check_splits, describe_plan, train_loader
 from lavis_msmedcap.runners.optimization import build_optimizer, count_steps
 from lavis_msmedcap.runners.precision import Precision, choose_device
 from lavis_msmedcap.runners.reporter import TrainingReporter
@@ -45,7 +38,6 @@ from lavis_msmedcap.runners.run_log import RunLog
 from lavis_msmedcap.runners.run_status import RunStatus, read_status
 from lavis_msmedcap.runners.schedule import LRSchedule
 from lavis_msmedcap.runners.settings import AUTO, RunSettings
-from lavis_msmedcap.runners.skipped_images import SkippedImages
 from lavis_msmedcap.runners.stopping import StopRequest
 from lavis_msmedcap.runners.training import Selection, Training
 from lavis_msmedcap.runners.training_loop import TrainingLoop
@@ -112,9 +104,7 @@ class RunnerMSMedCap(RunnerBase):
             self.precision = Precision(self.settings.amp, device)
         self.state = TrainingState()
         self.checkpoints = Checkpoints(self.directory, self._facts())
-        self._skipped = SkippedImages(with_split(datasets, TRAIN))
-        self._too_long: dict[str, int] = {}
-        self._write_data_summary()
+        self._book = DataBook(datasets, self.directory.data_summary)
 
     # --- LAVIS' properties --------------------------------------------------------------------
 
@@ -315,7 +305,7 @@ class RunnerMSMedCap(RunnerBase):
             self._request,
             self.log,
             reporter.events,
-            self._close_skipping,
+            self._book.close_epoch,
         )
         self.state = training.state
         try:
@@ -356,8 +346,7 @@ class RunnerMSMedCap(RunnerBase):
         if hasattr(model, "describe_trainable"):
             logger.info("%s", model.describe_trainable())
         logger.info("%s", describe_plan(self.train_loader))
-        self._too_long = count_long_texts(model, with_split(self.datasets, TRAIN))
-        self._write_data_summary()
+        self._book.count_long_texts(model)
         logger.info(
             "%d epochs of %d steps on %s, %d process(es), amp %s",
             self.max_epoch,
@@ -372,24 +361,10 @@ class RunnerMSMedCap(RunnerBase):
         return self.unwrap_dist_model(self.model)
 
     def _train_step(self, model: nn.Module, samples: dict[str, Any]) -> Mapping[str, Any]:
-        self._skipped.take(samples)
+        self._book.take(samples)
         output = self.task.train_step(model=model, samples=samples)
         # LAVIS' own tasks return the loss alone
         return {"loss": output} if isinstance(output, Tensor) else output
-
-    def _close_skipping(self) -> None:
-        """Learns at the end of an epoch what all ranks had to skip, and writes it down."""
-        try:
-            self._skipped.exchange()
-        finally:
-            self._write_data_summary()
-        if is_main_process() and self._skipped.summary():
-            logger.info("%s", self._skipped.summary())
-
-    def _write_data_summary(self) -> None:
-        if is_main_process():
-            summary = data_summary(self.datasets, self._skipped.facts(), self._too_long)
-            write_data_summary(self.directory.data_summary, summary)
 
     def _validate(self, split: str, epoch: int) -> Mapping[str, Any]:
         return self.eval_epoch(split, cur_epoch=epoch, skip_reload=True) or {}
