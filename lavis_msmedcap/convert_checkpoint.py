@@ -22,7 +22,7 @@ kinds (that of SOURCE shows in its names):
 examples:
   msmedcap convert-checkpoint output/msmedcap/caption blip2.pth --to blip2 --branch clip
   msmedcap convert-checkpoint stage2.pth ours.safetensors --to ours \\
-                              --cfg-path projects/msmedcap/caption.yaml --options scale=paper
+                              --cfg-path projects/msmedcap/caption.yaml --options scale=authors
   msmedcap convert-checkpoint ours.safetensors authors.pth --to authors
 
 Values are never changed: there and back gives the same bits. A .pth target is what LAVIS reads
@@ -87,12 +87,13 @@ def run(args: argparse.Namespace) -> None:
     _check_target(args.target, args.to, args.force)
     prepare_process()
     from lavis_msmedcap.models.checkpoints import (
+        ADDED,
         find_checkpoint,
         read_any_checkpoint,
         save_checkpoint,
         save_foreign,
     )
-    from lavis_msmedcap.models.conversion import ADDED, convert
+    from lavis_msmedcap.models.conversion import convert
 
     path = find_checkpoint(args.source)
     checkpoint = read_any_checkpoint(path, args.branch)
@@ -149,7 +150,7 @@ def _model_settings(args: argparse.Namespace, arch: str | None) -> dict[str, Any
 
 def _require_settings(args: argparse.Namespace, metadata: dict[str, str], path: Path) -> None:
     """Asks for the settings of a file of others; one that was converted from ours has its own."""
-    from lavis_msmedcap.models.conversion import ADDED
+    from lavis_msmedcap.models.checkpoints import ADDED
 
     found = metadata.get("arch")
     if args.arch is not None and args.arch != found:

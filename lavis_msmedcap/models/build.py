@@ -17,6 +17,7 @@ from lavis_msmedcap.models.branch import (
     QFormerSize,
 )
 from lavis_msmedcap.models.checkpoint_names import kind_of
+from lavis_msmedcap.models.checkpoints import of_authors_code
 from lavis_msmedcap.models.encoders.build import WEIGHTS_FILES, build_encoder
 from lavis_msmedcap.models.gradient_checkpointing import checkpoint_layers
 from lavis_msmedcap.models.qformer_init import (
@@ -27,7 +28,7 @@ from lavis_msmedcap.models.qformer_init import (
 )
 from lavis_msmedcap.models.starting_points import StartingPoint, starting_points, unknown_word
 from lavis_msmedcap.models.weight_files import Need, Part, locate
-from lavis_msmedcap.models.weights import LoadReport, read_weights
+from lavis_msmedcap.models.weights import LoadReport, read_weights, read_weights_file
 
 ENCODER_SETTINGS = ("name", "weights", "precision", "freeze_ln")  # all others are sizes
 QFORMER_SIZES = (
@@ -115,12 +116,20 @@ def _start(
     if point.branch is not None:
         return initialize_from_branch(branch, branches[point.branch], f"branch {point.branch}")
     source = str(point.file)
-    weights = read_weights(locate(source))
-    is_bert = kind_of(weights) is None
+    weights, notes = read_weights_file(locate(source))
+    kind = kind_of(weights)
+    is_bert = kind is None
     if point.key.startswith("model.pretrained.") and point.is_bert != is_bert:
         wanted = "a BERT (bert.*)" if point.is_bert else "a checkpoint of a Q-Former (Qformer.*)"
         found = ", ".join(sorted(weights)[:3])
         raise WeightsError(f"{point.key}: {source} has keys like {found}; expected {wanted}")
+    if name == "sam" and of_authors_code(kind, notes) and branch.encoder.input != "authors":
+        logger.warning(
+            "branch sam: %s was trained by the authors' code, whose SAM input is not the picture; "
+            "as a starting point it has to learn SAM's features anew, unless "
+            "model.branches.sam.encoder.input=authors (see model_type: authors)",
+            source,
+        )
     if stage == 1:
         return initialize_branch(branch, weights, source, name)
     return initialize_layer_norm(branch, weights, source)

@@ -15,9 +15,12 @@ from lavis_msmedcap.models.branch import QFormerBranch
 from lavis_msmedcap.models.checkpoint_check import EMPTY_BRANCH, arch_problem
 from lavis_msmedcap.models.checkpoint_names import AUTHORS, NOT_TRAINED, OURS
 from lavis_msmedcap.models.checkpoint_settings import (
+    AUTHORS_CURE,
     differences,
     facts_of_settings,
     sort_out,
+    told,
+    trained_facts,
     trained_settings,
 )
 from lavis_msmedcap.models.checkpoints import Checkpoint, find_checkpoint, read_any_checkpoint
@@ -29,10 +32,6 @@ from lavis_msmedcap.models.weights import (
     trainable_parameters,
 )
 
-AUTHORS_CURE = (
-    " The SAM branch of the authors' checkpoints reads channels: "
-    "model.branches.sam.encoder.tokens=channel."
-)
 FROZEN = "frozen"  # entry of a checkpoint's header: the marks of the frozen networks
 LLM_PART = "opt_model."
 
@@ -99,7 +98,7 @@ class CheckpointedModel(BaseModel):
 
     def _load_any(self, checkpoint: Checkpoint, source: str, expected: ExpectedKeys) -> None:
         """Loads a checkpoint of any kind."""
-        self._check_settings(checkpoint.metadata, source)
+        self._check_settings(checkpoint, source)
         self._check_frozen(checkpoint, source)
         if checkpoint.kind != OURS:
             unused = {**expected.unused, **NOT_TRAINED, **self.FOREIGN_EXTRAS}
@@ -108,14 +107,15 @@ class CheckpointedModel(BaseModel):
             self._check_vit(checkpoint.tensors, source)
         self.load_trainable_state_dict(checkpoint.tensors, source, expected, checkpoint.kind)
 
-    def _check_settings(self, metadata: Mapping[str, str], source: str) -> None:
+    def _check_settings(self, checkpoint: Checkpoint, source: str) -> None:
         """Refuses a checkpoint whose settings contradict those of this model."""
-        trained = facts_of_settings(trained_settings(metadata))
+        metadata = checkpoint.metadata
+        trained = trained_facts(checkpoint.kind, metadata)
         found = differences(trained, facts_of_settings(self.settings))
         same_arch = metadata.get("arch") == self.settings.get("arch")
         wrong, other = sort_out(found, self.settings, same_arch)
         if wrong:
-            raise WeightsError("\n".join(difference.told(source) for difference in wrong))
+            raise WeightsError("\n".join(told(wrong, checkpoint.kind, source)))
         for difference in other:
             if not (FROZEN in metadata and difference.key.endswith(".weights")):
                 logger.warning("%s", difference.told(source))
@@ -127,12 +127,12 @@ class CheckpointedModel(BaseModel):
         odd = odd_marks(marks, self, self._frozen_parts())
         if not odd:
             return
-        told = []
+        sentences = []
         for part in self._frozen_parts():
             ours = [name for name in odd if name.startswith(part)]
             if ours:
-                told.append(self._told_of_frozen(part, ours, checkpoint.metadata, source))
-        raise WeightsError("\n".join(told))
+                sentences.append(self._told_of_frozen(part, ours, checkpoint.metadata, source))
+        raise WeightsError("\n".join(sentences))
 
     def _told_of_frozen(
         self, part: str, odd: list[str], metadata: Mapping[str, str], source: str

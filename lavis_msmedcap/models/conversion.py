@@ -27,13 +27,12 @@ from lavis_msmedcap.models.checkpoint_names import (
     to_ours,
     with_aliases,
 )
-from lavis_msmedcap.models.checkpoints import Checkpoint
+from lavis_msmedcap.models.checkpoints import ADDED, Checkpoint
 from lavis_msmedcap.models.starting_points import starting_points
 from lavis_msmedcap.models.weight_files import locate
 from lavis_msmedcap.models.weights import LoadReport, explain, gather_layers, read_weights
 
 LAYER_NORM = "branches.clip.encoder.ln."
-ADDED = "added"  # note: our names of tensors that a conversion added
 BRANCH = "branch"  # note: which branch the one of a BLIP-2 file is
 HEADER = ("format", "format_version")  # marks of our own files
 
