@@ -124,7 +124,11 @@ def _width_problems(
             problems.append(
                 f"{source} was trained on image tokens of width {have}, but {key}.encoder gives "
                 f"{want}; set {key}.encoder to the encoder of the training"
-                + (" (the authors' has tokens: channel and input: authors)" if name == "sam" else "")
+                + (
+                    " (the authors' has tokens: channel and input: authors)"
+                    if name == "sam"
+                    else ""
+                )
             )
     projection = next((s for n, s in shapes.items() if n.endswith(".llm_proj.weight")), None)
     width = _llm_width(model)

@@ -380,7 +380,11 @@ class MSMedCap(DualBranchModel):
         elif settings.get("stage1"):
             model.load_stage1(settings["stage1"])
         else:
-            logger.warning("model.stage1 is null: the Q-Formers start from random weights")
+            logger.warning(
+                "model.stage1 is null: Q-Formers and linear layers into the LLM have RANDOM "
+                "weights, and captions mean nothing until they are trained; set model.stage1 to a "
+                "checkpoint of stage 1, or load a trained captioner with model.load_finetuned=true"
+            )
         return model
 
     @classmethod
