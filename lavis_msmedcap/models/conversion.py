@@ -180,6 +180,9 @@ def _trained(checkpoint: Checkpoint, source: str) -> tuple[dict[str, Tensor], Lo
     problems += [
         f"not finite: {k}" for k in kept if not bool(torch.isfinite(checkpoint.tensors[k]).all())
     ]
+    problems += [
+        f"of whole numbers: {k}" for k in kept if not checkpoint.tensors[k].is_floating_point()
+    ]
     if problems:
         shown = "\n".join(f"  {problem}" for problem in problems)
         raise WeightsError(f"{source} cannot be converted ({len(problems)} problems):\n{shown}")

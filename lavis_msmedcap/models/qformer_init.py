@@ -222,7 +222,7 @@ def _from_bert(branch: QFormerBranch, weights: Mapping[str, Tensor], source: str
 
 def _add_decoder_token(value: Tensor, target: Tensor | None) -> Tensor:
     """Appends the row of [DEC], which BERT does not know, as the mean of the others."""
-    if target is None or value.shape[:1] == target.shape[:1]:
+    if target is None or value.shape[:1] == target.shape[:1] or not value.is_floating_point():
         return value
     if value.shape[0] + 1 != target.shape[0] or value.shape[1:] != target.shape[1:]:
         return value

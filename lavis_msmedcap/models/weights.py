@@ -18,6 +18,7 @@ from lavis_msmedcap.common.errors import WeightsError
 
 NOTES_ENTRY = "lavis_msmedcap"  # beside "model" in PyTorch files that we write
 SHOWN_PROBLEMS = 80
+FLOATS = "expected float32, float16 or bfloat16"
 USUAL_CURE = (
     "Check that the file belongs to this model type and that sizes in the configuration are those "
     "it was trained with."
@@ -183,7 +184,8 @@ def load_strict(
         cure: What to do about an error, told at its end.
 
     Raises:
-        WeightsError: Listing missing, unexpected, wrongly shaped and non-finite tensors.
+        WeightsError: Listing missing, unexpected, wrongly shaped and non-finite tensors, and those
+            of whole numbers where the network computes with fractions.
     """
     expected = expected or ExpectedKeys()
     report = LoadReport(source)
@@ -202,6 +204,11 @@ def load_strict(
         have, want = tuple(weights[name].shape), tuple(targets[name].shape)
         if have != want:
             unfit.append(f"wrong shape: {name} is {have} in the file, {want} in the network")
+        elif targets[name].is_floating_point() and not weights[name].is_floating_point():
+            kind = str(weights[name].dtype).removeprefix("torch.")
+            unfit.append(
+                f"wrong type: {name} holds {kind} in the file, quantised perhaps; {FLOATS}"
+            )
         elif not bool(torch.isfinite(weights[name]).all()):
             unfit.append(f"not finite: {name}")
     problems += unfit
@@ -216,6 +223,25 @@ def load_strict(
         targets[name].copy_(weights[name])
     report.loaded = len(common)
     return report
+
+
+def refuse_overflow(network: nn.Module, source: str, precision: str, key: str) -> None:
+    """Refuses weights that are finite in their file, but not in the type they are held in.
+
+    Args:
+        network: Filled and converted.
+        source: Where the weights came from, for messages.
+        precision: What they were converted to.
+        key: Configuration key of the precision.
+
+    Raises:
+        WeightsError: Naming the first such tensor.
+    """
+    for name, parameter in network.named_parameters():
+        if not bool(torch.isfinite(parameter).all()):
+            raise WeightsError(
+                f"{source}: {name} does not fit the range of {precision}; use bf16 or fp32 ({key})"
+            )
 
 
 def explain(
