@@ -30,7 +30,14 @@ from lavis_msmedcap.models.checkpoint_names import (
 from lavis_msmedcap.models.checkpoints import ADDED, Checkpoint
 from lavis_msmedcap.models.starting_points import starting_points
 from lavis_msmedcap.models.weight_files import locate
-from lavis_msmedcap.models.weights import LoadReport, explain, gather_layers, read_weights
+from lavis_msmedcap.models.weights import (
+    FLOAT_TYPES,
+    FLOATS,
+    LoadReport,
+    explain,
+    gather_layers,
+    read_weights,
+)
 
 LAYER_NORM = "branches.clip.encoder.ln."
 BRANCH = "branch"  # note: which branch the one of a BLIP-2 file is
@@ -177,12 +184,12 @@ def _trained(checkpoint: Checkpoint, source: str) -> tuple[dict[str, Tensor], Lo
         f"unexpected: {name}"
         for name in gather_layers(k for k in kept if not k.startswith("branches."))
     ]
-    problems += [
-        f"not finite: {k}" for k in kept if not bool(torch.isfinite(checkpoint.tensors[k]).all())
-    ]
-    problems += [
-        f"of whole numbers: {k}" for k in kept if not checkpoint.tensors[k].is_floating_point()
-    ]
+    for name in kept:
+        value = checkpoint.tensors[name]
+        if value.dtype not in FLOAT_TYPES:
+            problems.append(f"wrong type: {name} holds {value.dtype}; {FLOATS}")
+        elif not bool(torch.isfinite(value).all()):
+            problems.append(f"not finite: {name}")
     if problems:
         shown = "\n".join(f"  {problem}" for problem in problems)
         raise WeightsError(f"{source} cannot be converted ({len(problems)} problems):\n{shown}")

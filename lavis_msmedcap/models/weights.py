@@ -28,6 +28,7 @@ HEAD_BYTES = 1024  # enough to tell what a file is
 ZIP, PICKLE = b"PK\x03\x04", b"\x80"  # how PyTorch files begin, new and old
 LFS_POINTER = b"version https://git-lfs"
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+FLOAT_TYPES = (torch.float64, *PRECISIONS.values())  # of smaller ones every reader has its own idea
 
 
 def require_weights_file(path: Path) -> None:
@@ -185,7 +186,7 @@ def load_strict(
 
     Raises:
         WeightsError: Listing missing, unexpected, wrongly shaped and non-finite tensors, and those
-            of whole numbers where the network computes with fractions.
+            of a quantised type where the network computes with fractions.
     """
     expected = expected or ExpectedKeys()
     report = LoadReport(source)
@@ -204,7 +205,7 @@ def load_strict(
         have, want = tuple(weights[name].shape), tuple(targets[name].shape)
         if have != want:
             unfit.append(f"wrong shape: {name} is {have} in the file, {want} in the network")
-        elif targets[name].is_floating_point() and not weights[name].is_floating_point():
+        elif targets[name].is_floating_point() and weights[name].dtype not in FLOAT_TYPES:
             kind = str(weights[name].dtype).removeprefix("torch.")
             unfit.append(
                 f"wrong type: {name} holds {kind} in the file, quantised perhaps; {FLOATS}"
