@@ -126,6 +126,7 @@ class DualBranchModel(CheckpointedModel):
         settings: The ``model:`` section, kept for checkpoints.
     """
 
+    NAME: ClassVar[str]  # in LAVIS' registry
     DEFAULT_MODEL_TYPE = "demo"
     STAGE: ClassVar[int]
 
@@ -407,7 +408,7 @@ class DualBranchModel(CheckpointedModel):
         """
         missing = cls.missing_inputs(settings)
         if missing:
-            raise ConfigError(missing, f"{settings.get('arch')} ({settings.get('model_type')})")
+            raise ConfigError(missing, f"{cls.NAME} ({settings.get('model_type')})")
         if settings.get("offline", True):
             return
         failures = []

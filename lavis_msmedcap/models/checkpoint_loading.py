@@ -24,7 +24,8 @@ from lavis_msmedcap.models.checkpoint_settings import (
     trained_settings,
 )
 from lavis_msmedcap.models.checkpoints import Checkpoint, find_checkpoint, read_any_checkpoint
-from lavis_msmedcap.models.frozen_marks import marks_of, odd_marks, read_marks
+from lavis_msmedcap.models.encoders.sam_weights import authors_sam_weights
+from lavis_msmedcap.models.frozen_marks import RESIZED, marks_of, odd_marks, read_marks
 from lavis_msmedcap.models.weights import (
     USUAL_CURE,
     ExpectedKeys,
@@ -34,14 +35,23 @@ from lavis_msmedcap.models.weights import (
 
 FROZEN = "frozen"  # entry of a checkpoint's header: the marks of the frozen networks
 LLM_PART = "opt_model."
+SAM_ENCODER = "branches.sam.encoder."
 
 logger = logging.getLogger(__name__)
 
 
-def _distance(first: Tensor, second: Tensor) -> float:
-    """Returns the norm of the difference over that of the second, on the CPU in float32."""
-    first, second = first.float().cpu(), second.float().cpu()
-    return float((first - second).norm() / second.norm().clamp_min(1e-6))
+def _are_others(theirs: Tensor, ours: Tensor, resized: bool) -> bool:
+    """Tells whether two tensors differ by more than the rounding of half precision, 0.4 %.
+
+    Args:
+        theirs: A tensor.
+        ours: What stands in its place.
+        resized: Whether another resolution gives another shape.
+    """
+    if theirs.shape != ours.shape:
+        return not resized
+    theirs, ours = theirs.float().cpu(), ours.float().cpu()
+    return bool((theirs - ours).norm() > 0.01 * ours.norm().clamp_min(1e-6))
 
 
 class CheckpointedModel(BaseModel):
@@ -104,7 +114,7 @@ class CheckpointedModel(BaseModel):
             unused = {**expected.unused, **NOT_TRAINED, **self.FOREIGN_EXTRAS}
             expected = ExpectedKeys(expected.missing, unused)
             source = f"{source} (names of {checkpoint.kind})"
-            self._check_vit(checkpoint.tensors, source)
+            self._check_encoders(checkpoint.tensors, source)
         self.load_trainable_state_dict(checkpoint.tensors, source, expected, checkpoint.kind)
 
     def _check_settings(self, checkpoint: Checkpoint, source: str) -> None:
@@ -149,17 +159,19 @@ class CheckpointedModel(BaseModel):
             f"the training{there}, or train again"
         )
 
-    def _check_vit(self, tensors: Mapping[str, Tensor], source: str) -> None:
-        """Refuses a checkpoint that was trained with another ViT, where it brings that along."""
+    def _check_encoders(self, tensors: Mapping[str, Tensor], source: str) -> None:
+        """Refuses a checkpoint that was trained with other encoders, where it brings them along."""
         own = {name: v for name, v in self.state_dict().items() if ".encoder.vit." in name}
-        shared = [n for n, v in own.items() if n in tensors and tensors[n].shape == v.shape]
-        # the network may hold its ViT in half precision, which is good for 0.4 %
-        odd = [n for n in shared if _distance(tensors[n], own[n]) > 0.01]
+        brought = {**tensors, **authors_sam_weights(tensors, SAM_ENCODER)}
+        shared = [name for name in own if name in brought]
+        odd = [n for n in shared if _are_others(brought[n], own[n], bool(RESIZED.search(n)))]
         if odd:
+            branch = odd[0].split(".")[1]
+            weights = "this file" if odd[0] in tensors else "those that it was trained with"
             raise WeightsError(
-                f"{source} brings the ViT that it was trained with, which is not the one here "
-                f"({len(odd)} of {len(shared)} tensors differ); set "
-                f"model.branches.{odd[0].split('.')[1]}.encoder.weights to this file"
+                f"{source} brings the {branch.upper()} encoder that it was trained with, which is "
+                f"not the one here ({len(odd)} of {len(shared)} tensors differ); set "
+                f"model.branches.{branch}.encoder.weights to {weights}"
             )
 
     def checkpoint_metadata(self) -> dict[str, str]:

@@ -95,6 +95,7 @@ class MSMedCap(DualBranchModel):
         for model_type in ("demo", "paper", "authors")
     }
 
+    NAME = "msmedcap"
     STAGE = 2
 
     def __init__(
