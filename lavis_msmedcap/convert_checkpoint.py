@@ -86,6 +86,8 @@ def run(args: argparse.Namespace) -> None:
     """
     _check_target(args.target, args.to, args.force)
     prepare_process()
+    from safetensors import SafetensorError
+
     from lavis_msmedcap.models.checkpoints import (
         ADDED,
         find_checkpoint,
@@ -106,9 +108,13 @@ def run(args: argparse.Namespace) -> None:
     elif args.to == "ours":
         _require_settings(args, checkpoint.metadata, path)
     converted = convert(checkpoint, args.to, str(path), args.branch, _layer_norm(args, checkpoint))
-    args.target.parent.mkdir(parents=True, exist_ok=True)
     save = save_checkpoint if args.to == "ours" else save_foreign
-    save(args.target, converted.tensors, converted.metadata)
+    try:
+        args.target.parent.mkdir(parents=True, exist_ok=True)
+        save(args.target, converted.tensors, converted.metadata)
+    except (OSError, RuntimeError, SafetensorError) as error:  # of torch and safetensors too
+        problem = f"TARGET {args.target} cannot be written ({error}); choose another place"
+        raise ConfigError([problem]) from error
     added = len(json.loads(converted.metadata.get(ADDED, "[]")))
     lines = [
         f"{path}: names of {checkpoint.kind}",
@@ -164,6 +170,7 @@ def _require_settings(args: argparse.Namespace, metadata: dict[str, str], path: 
 
 def _layer_norm(args: argparse.Namespace, checkpoint: Any) -> Any:
     """Returns the layer norm to add, None where none is needed or found."""
+    from lavis_msmedcap.models.checkpoint_settings import trained_settings
     from lavis_msmedcap.models.conversion import layer_norm_of_file, layer_norm_of_training
 
     if args.layer_norm is not None:
@@ -174,13 +181,8 @@ def _layer_norm(args: argparse.Namespace, checkpoint: Any) -> Any:
                 "ln.weight in an encoder's file of this package)"
             )
         return found
-    settings = json.loads(checkpoint.metadata.get("model", "null"))
+    settings = trained_settings(checkpoint.metadata)
     has_clip = any(name.startswith("branches.clip.") for name in checkpoint.tensors)
-    if (
-        args.to == "ours"
-        or settings is None
-        or not has_clip
-        or not settings["branches"].get("clip")
-    ):
+    if args.to == "ours" or not has_clip or not (settings.get("branches") or {}).get("clip"):
         return None
     return layer_norm_of_training(settings, checkpoint.tensors)

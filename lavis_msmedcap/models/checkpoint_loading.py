@@ -33,6 +33,7 @@ from lavis_msmedcap.models.weights import (
     trainable_parameters,
 )
 
+MODEL = "model"  # entry of a checkpoint's header: the settings
 FROZEN = "frozen"  # entry of a checkpoint's header: the marks of the frozen networks
 LLM_PART = "opt_model."
 SAM_ENCODER = "branches.sam.encoder."
@@ -52,6 +53,24 @@ def _are_others(theirs: Tensor, ours: Tensor, resized: bool) -> bool:
         return not resized
     theirs, ours = theirs.float().cpu(), ours.float().cpu()
     return bool((theirs - ours).norm() > 0.01 * ours.norm().clamp_min(1e-6))
+
+
+def _warn_of_silence(checkpoint: Checkpoint, source: str) -> None:
+    """Says what of a checkpoint of ours cannot be compared, because its header does not tell it."""
+    if checkpoint.kind != OURS:
+        return
+    header = checkpoint.metadata
+    untold = [] if trained_settings(header) else [f"settings ({MODEL}: prompt, sizes, SAM's input)"]
+    if read_marks(header.get(FROZEN)) is None:
+        untold.append(f"frozen networks ({FROZEN})")
+    if untold:
+        logger.warning(
+            "%s does not say readably in its header with which %s it was trained, so nothing is "
+            "compared with this model. Make sure yourself that they are the same, or take the file "
+            "that the training run wrote",
+            source,
+            " and ".join(untold),
+        )
 
 
 class CheckpointedModel(BaseModel):
@@ -108,6 +127,7 @@ class CheckpointedModel(BaseModel):
 
     def _load_any(self, checkpoint: Checkpoint, source: str, expected: ExpectedKeys) -> None:
         """Loads a checkpoint of any kind."""
+        _warn_of_silence(checkpoint, source)
         self._check_settings(checkpoint, source)
         self._check_frozen(checkpoint, source)
         if checkpoint.kind != OURS:
@@ -132,7 +152,7 @@ class CheckpointedModel(BaseModel):
 
     def _check_frozen(self, checkpoint: Checkpoint, source: str) -> None:
         """Refuses a checkpoint that was trained with other frozen networks."""
-        marks = read_marks(checkpoint.metadata.get(FROZEN))
+        marks = read_marks(checkpoint.metadata.get(FROZEN)) or {}
         marks = {name: v for name, v in marks.items() if name not in checkpoint.tensors}
         odd = odd_marks(marks, self, self._frozen_parts())
         if not odd:
@@ -178,7 +198,7 @@ class CheckpointedModel(BaseModel):
         """Returns what identifies the model in a checkpoint's header."""
         return {
             "arch": str(self.settings.get("arch")),
-            "model": json.dumps(self.settings),
+            MODEL: json.dumps(self.settings),
             FROZEN: json.dumps(marks_of(self, self._frozen_parts())),
         }
 

@@ -35,6 +35,7 @@ QFORMER_FACTS = (
     "intermediate_size",
     "cross_attention_freq",
 )
+SECTIONS = ("branches", "qformer", "llm", "pretrained")  # what is a mapping in a ``model:`` section
 CROSS_KEY = "crossattention.self.key.weight"
 LORA_FACTS = ("rank", "alpha", "target_modules")
 # what the authors' code trains with, of which its checkpoints say nothing
@@ -80,12 +81,17 @@ class Difference:
 
 
 def trained_settings(metadata: Mapping[str, str]) -> dict[str, Any]:
-    """Returns the ``model:`` section of a checkpoint's header, empty if it has none."""
+    """Returns the ``model:`` section of a checkpoint's header, empty if it has none to be read."""
     try:
         settings = json.loads(metadata.get("model", "{}"))
-    except ValueError:  # a file of others, with a note of its own
+        sections = [settings.get(key) or {} for key in SECTIONS]
+        branches = [branch or {} for branch in sections[0].values()]
+        encoders = [branch.get("encoder") or {} for branch in branches]
+        facts_of_settings(settings)
+    except (ValueError, TypeError, AttributeError):  # damaged, or a note of other software
         return {}
-    return settings if isinstance(settings, dict) else {}
+    whole = all(isinstance(part, dict) for part in (*sections, *branches, *encoders))
+    return settings if whole else {}
 
 
 def trained_facts(kind: str, metadata: Mapping[str, str]) -> Facts:

@@ -109,6 +109,17 @@ def read_weights_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         ) from error
     except (SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
         raise WeightsError(f"weights file {path} is damaged: {error}") from error
+    tensors = _tensors_in(content, path)
+    if not isinstance(notes or {}, dict):
+        raise WeightsError(
+            f"weights file {path}: its entry {NOTES_ENTRY!r} is {notes!r:.40}; expected a "
+            "mapping, the notes of this package. Write the file again, or take that entry out"
+        )
+    return tensors, {str(key): str(value) for key, value in (notes or {}).items()}
+
+
+def _tensors_in(content: Any, path: Path) -> dict[str, Tensor]:
+    """Takes the tensors by name out of what a file holds."""
     for wrapper in ("model", "state_dict"):
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]
@@ -116,7 +127,13 @@ def read_weights_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     tensors = {name: value for name, value in items if isinstance(value, Tensor)}
     if not tensors:
         raise WeightsError(f"weights file {path} holds no tensors")
-    return tensors, {str(key): str(value) for key, value in (notes or {}).items()}
+    nameless = [key for key in tensors if not isinstance(key, str)]
+    if nameless:
+        raise WeightsError(
+            f"weights file {path} has a tensor under the key {nameless[0]!r}; expected names, as "
+            "state_dict() of a network gives them"
+        )
+    return tensors
 
 
 def _is_pickle(path: Path) -> bool:
