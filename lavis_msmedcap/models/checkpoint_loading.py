@@ -65,8 +65,8 @@ def _warn_of_silence(checkpoint: Checkpoint, source: str) -> None:
         untold.append(f"frozen networks ({FROZEN})")
     if untold:
         logger.warning(
-            "%s does not say readably in its header with which %s it was trained, so nothing is "
-            "compared with this model. Make sure yourself that they are the same, or take the file "
+            "%s does not say readably in its header with which %s it was trained; they are not "
+            "compared with those here. Make sure yourself that they are the same, or take the file "
             "that the training run wrote",
             source,
             " and ".join(untold),

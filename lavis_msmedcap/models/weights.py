@@ -218,18 +218,22 @@ def load_strict(
     count += len(rest)
     common = [name for name in targets if name in weights]
     unfit = []
+    mistyped: dict[str, list[str]] = {}
     for name in common:
         have, want = tuple(weights[name].shape), tuple(targets[name].shape)
         if have != want:
             unfit.append(f"wrong shape: {name} is {have} in the file, {want} in the network")
         elif targets[name].is_floating_point() and weights[name].dtype not in FLOAT_TYPES:
-            kind = str(weights[name].dtype).removeprefix("torch.")
-            unfit.append(
-                f"wrong type: {name} holds {kind} in the file, quantised perhaps; {FLOATS}"
-            )
+            mistyped.setdefault(str(weights[name].dtype).removeprefix("torch."), []).append(name)
         elif not bool(torch.isfinite(weights[name]).all()):
             unfit.append(f"not finite: {name}")
     problems += unfit
+    for kind, names in mistyped.items():
+        count += len(names)
+        problems += [
+            f"wrong type: {name} holds {kind} in the file, quantised perhaps; {FLOATS}"
+            for name in gather_layers(names)
+        ]
     if problems:
         shown = "\n".join(f"  {problem}" for problem in problems[:SHOWN_PROBLEMS])
         hidden = len(problems) - SHOWN_PROBLEMS
