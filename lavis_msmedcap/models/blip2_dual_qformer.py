@@ -72,6 +72,7 @@ class Blip2DualQformer(DualBranchModel):
         for model_type in ("demo", "paper", "authors")
     }
 
+    NAME = "blip2_dual_qformer"
     STAGE = 1
 
     def __init__(
@@ -250,7 +251,8 @@ class Blip2DualQformer(DualBranchModel):
             ``multimodal_embeds`` (B, Q, D). Fused, with both branches: CLIP's queries before SAM's
             (Q is their sum), ``text_embeds`` (B, L, 2D), both projections 2E wide with one half per
             branch, so that ``(image_embeds_proj @ text_embeds_proj[:, 0].t()).max()`` compares
-            each query with the text features of its own branch (see `models.features`).
+            each query with the text features of its own branch (see `models.features`). That is the
+            better branch's similarity; `match` and `compute_sim_matrix` take the branches' mean.
 
         Raises:
             ValueError: If mode or branch is unknown, or an input that the mode needs is absent.

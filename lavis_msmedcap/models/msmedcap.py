@@ -98,6 +98,7 @@ class MSMedCap(DualBranchModel):
         for model_type in ("demo", "paper", "authors")
     }
 
+    NAME = "msmedcap"
     STAGE = 2
 
     def __init__(
@@ -389,7 +390,11 @@ class MSMedCap(DualBranchModel):
         elif settings.get("stage1"):
             model.load_stage1(settings["stage1"])
         else:
-            logger.warning("model.stage1 is null: the Q-Formers start from random weights")
+            logger.warning(
+                "model.stage1 is null: Q-Formers and linear layers into the LLM have RANDOM "
+                "weights, and captions mean nothing until they are trained; set model.stage1 to a "
+                "checkpoint of stage 1, or load a trained captioner with model.load_finetuned=true"
+            )
         return model
 
     @classmethod
