@@ -117,6 +117,7 @@ setup(
         "pycocoevalcap",
         "Pillow",
         "pydicom>=2.4",
+        "tensorboard",
         "tqdm",
         "requests",
         "filelock",
@@ -127,14 +128,14 @@ setup(
         "lora": ["peft>=0.9,<0.14"],
         "quant": ["bitsandbytes>=0.45"],  # model.llm.quantization
         "nifti": ["nibabel>=4"],
-        "parquet": ["pyarrow>=10"],
+        "parquet": ["pyarrow>=10,<24"],  # later ones need numpy 2
         "dev": [
             "ruff>=0.17,<0.18",  # its formatting changes between minor versions
             "mypy>=1.15,<3",
             "pytest>=8",
             "hypothesis>=6",
             "nibabel>=4",
-            "pyarrow>=10",
+            "pyarrow>=10,<24",
             "setuptools>=70.1",  # tests/test_install.py builds without build isolation
             "wheel",
         ],

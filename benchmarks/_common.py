@@ -12,12 +12,17 @@ from pathlib import Path
 import torch
 
 
-def interleaved(functions: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+def interleaved(
+    functions: Mapping[str, Callable[[], object]],
+    rounds: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, float]:
     """Times functions in turn, so that a busy machine slows all of them alike.
 
     Args:
         functions: What is timed, by name; each is called once before, untimed.
         rounds: Number of timings of each; at least 5.
+        clock: Seconds; ``time.process_time`` for work of one thread on a machine that is shared.
 
     Returns:
         Median seconds by name.
@@ -27,9 +32,9 @@ def interleaved(functions: Mapping[str, Callable[[], object]], rounds: int) -> d
     seconds: dict[str, list[float]] = {name: [] for name in functions}
     for _ in range(rounds):
         for name, function in functions.items():
-            started = time.perf_counter()
+            started = clock()
             function()
-            seconds[name].append(time.perf_counter() - started)
+            seconds[name].append(clock() - started)
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 

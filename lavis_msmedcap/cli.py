@@ -15,7 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import lavis_msmedcap
-from lavis_msmedcap import convert_checkpoint, doctor, evaluate, train, weights_command
+from lavis_msmedcap import (
+    convert_checkpoint,
+    data_command,
+    doctor,
+    evaluate,
+    train,
+    weights_command,
+)
 from lavis_msmedcap.common.errors import ConfigError
 from lavis_msmedcap.common.startup import prepare_process
 
@@ -117,6 +124,7 @@ COMMANDS = (
     Command("phantom", "generate the phantom data sets", _add_phantom_arguments, _phantom),
     Command("config", "print a resolved configuration, checked", _add_config_arguments, _config),
     Command("weights", "list or download weights", weights_command.add_arguments, _weights),
+    Command("data", "check or convert data sets", data_command.add_arguments, data_command.run),
     Command("doctor", "what this machine lacks", doctor.add_arguments, doctor.run),
     Command(
         "convert-checkpoint",

@@ -182,6 +182,12 @@ RUN_KEYS: dict[str, Node] = {
     "dist_url": Key(str),
     "world_size": COUNT,
     "resume_ckpt_path": PATH,
+    # YAML reads a bare off as false
+    "resume": Nullable(Key((str, bool))),
+    "save_every_minutes": Key(float, minimum=0),
+    "keep_last": COUNT,
+    "best_metric": Nullable(Key(str)),
+    "early_stopping": Nullable(COUNT),
     "max_len": COUNT,
     "min_len": Key(int, minimum=0),
     "num_beams": COUNT,

@@ -22,7 +22,7 @@ kinds (that of SOURCE shows in its names):
 examples:
   msmedcap convert-checkpoint output/msmedcap/caption blip2.pth --to blip2 --branch clip
   msmedcap convert-checkpoint stage2.pth ours.safetensors --to ours \\
-                              --cfg-path projects/msmedcap/caption.yaml --options scale=paper
+                              --cfg-path projects/msmedcap/caption.yaml --options scale=authors
   msmedcap convert-checkpoint ours.safetensors authors.pth --to authors
 
 Values are never changed: there and back gives the same bits. A .pth target is what LAVIS reads
@@ -86,13 +86,16 @@ def run(args: argparse.Namespace) -> None:
     """
     _check_target(args.target, args.to, args.force)
     prepare_process()
+    from safetensors import SafetensorError
+
     from lavis_msmedcap.models.checkpoints import (
+        ADDED,
         find_checkpoint,
         read_any_checkpoint,
         save_checkpoint,
         save_foreign,
     )
-    from lavis_msmedcap.models.conversion import ADDED, convert
+    from lavis_msmedcap.models.conversion import convert
 
     path = find_checkpoint(args.source)
     checkpoint = read_any_checkpoint(path, args.branch)
@@ -105,9 +108,13 @@ def run(args: argparse.Namespace) -> None:
     elif args.to == "ours":
         _require_settings(args, checkpoint.metadata, path)
     converted = convert(checkpoint, args.to, str(path), args.branch, _layer_norm(args, checkpoint))
-    args.target.parent.mkdir(parents=True, exist_ok=True)
     save = save_checkpoint if args.to == "ours" else save_foreign
-    save(args.target, converted.tensors, converted.metadata)
+    try:
+        args.target.parent.mkdir(parents=True, exist_ok=True)
+        save(args.target, converted.tensors, converted.metadata)
+    except (OSError, RuntimeError, SafetensorError) as error:  # of torch and safetensors too
+        problem = f"TARGET {args.target} cannot be written ({error}); choose another place"
+        raise ConfigError([problem]) from error
     added = len(json.loads(converted.metadata.get(ADDED, "[]")))
     lines = [
         f"{path}: names of {checkpoint.kind}",
@@ -149,7 +156,7 @@ def _model_settings(args: argparse.Namespace, arch: str | None) -> dict[str, Any
 
 def _require_settings(args: argparse.Namespace, metadata: dict[str, str], path: Path) -> None:
     """Asks for the settings of a file of others; one that was converted from ours has its own."""
-    from lavis_msmedcap.models.conversion import ADDED
+    from lavis_msmedcap.models.checkpoints import ADDED
 
     found = metadata.get("arch")
     if args.arch is not None and args.arch != found:
@@ -163,6 +170,7 @@ def _require_settings(args: argparse.Namespace, metadata: dict[str, str], path: 
 
 def _layer_norm(args: argparse.Namespace, checkpoint: Any) -> Any:
     """Returns the layer norm to add, None where none is needed or found."""
+    from lavis_msmedcap.models.checkpoint_settings import trained_settings
     from lavis_msmedcap.models.conversion import layer_norm_of_file, layer_norm_of_training
 
     if args.layer_norm is not None:
@@ -173,13 +181,8 @@ def _layer_norm(args: argparse.Namespace, checkpoint: Any) -> Any:
                 "ln.weight in an encoder's file of this package)"
             )
         return found
-    settings = json.loads(checkpoint.metadata.get("model", "null"))
+    settings = trained_settings(checkpoint.metadata)
     has_clip = any(name.startswith("branches.clip.") for name in checkpoint.tensors)
-    if (
-        args.to == "ours"
-        or settings is None
-        or not has_clip
-        or not settings["branches"].get("clip")
-    ):
+    if args.to == "ours" or not has_clip or not (settings.get("branches") or {}).get("clip"):
         return None
     return layer_norm_of_training(settings, checkpoint.tensors)

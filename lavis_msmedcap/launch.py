@@ -25,6 +25,7 @@ from lavis_msmedcap.common.distributed import (
     is_distributed,
 )
 from lavis_msmedcap.common.paths import resolve_path
+from lavis_msmedcap.run_chain import Chain
 from lavis_msmedcap.run_checks import DEFAULT_RUNNER, OWN_PACKAGE, is_own, registered
 from lavis_msmedcap.run_config import RunConfig, make_current
 from lavis_msmedcap.runners.precision import choose_device
@@ -48,9 +49,13 @@ def launch(*configs: RunConfig) -> Any:
     """
     result = None
     with process_group(configs[0].run_cfg):
+        chain = Chain(configs)
         for config in configs:
+            if chain.is_done(config):
+                continue
             make_current(config)
             result = _launch_one(config)
+            chain.finish(config)
     return result
 
 

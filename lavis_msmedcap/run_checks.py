@@ -37,6 +37,7 @@ from lavis_msmedcap.config_schema import (
     RUN_KEYS,
     declared_keys,
 )
+from lavis_msmedcap.datasets.builders import register_name
 from lavis_msmedcap.run_recipe import fit_to_recipe
 from lavis_msmedcap.run_relations import input_problems, relation_problems
 from lavis_msmedcap.run_relations.datasets import is_of_wrong_kind
@@ -113,14 +114,25 @@ def _chosen_model_default(draft: Draft) -> dict[str, Any]:
 
 
 def _dataset_default(draft: Draft, name: str, settings: Any) -> dict[str, Any]:
+    builder = settings.get("builder") if isinstance(settings, Mapping) else None
+    if isinstance(builder, str):
+        try:
+            register_name(name, builder)
+        except ConfigError as error:
+            draft.problems += error.problems
+            return {}
     cls = registered("builder", name)
     if cls is None:
-        draft.problems.append(describe_unknown("datasets:", str(name), _names("builder")))
+        problem = describe_unknown("datasets:", str(name), _names("builder"))
+        if nearest(str(name), _names("builder")) is None:
+            problem += ". Or is it a table of your own? Then say 'builder: caption_table' in it"
+        draft.problems.append(problem)
         return {}
     if not isinstance(settings, Mapping):
         return {}
     types: Mapping[str, str] = getattr(cls, "DATASET_CONFIG_DICT", {})
-    wanted = settings.get("type", "default")
+    scale = str(draft.config.get("scale"))
+    wanted = settings.get("type", scale if is_own(cls) and scale in types else "default")
     path = _chosen(draft, f"datasets.{name}.type", wanted, types, f"of {name}")
     # LAVIS' own files name the dataset once; that name need not be the registered one
     sections = _read_default(draft, path).get("datasets") or {} if path else {}

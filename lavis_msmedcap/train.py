@@ -9,11 +9,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from lavis_msmedcap.common.errors import ConfigError, MSMedCapError
+from lavis_msmedcap.common.errors import ConfigError, MSMedCapError, Preempted
 from lavis_msmedcap.common.startup import prepare_process
 
 EXIT_WRONG_INPUT = 2
 EXIT_INTERRUPTED = 130
+EXIT_PREEMPTED = 75  # sysexits.h: a temporary failure, try again
 PATIENCE = 30.0  # seconds
 DEBUG = "LAVIS_MSMEDCAP_DEBUG"
 
@@ -93,8 +94,8 @@ def guarded(action: Callable[[], int | None]) -> int:
         action: May return an exit code of its own.
 
     Returns:
-        Exit code: that of the action or 0, 2 for wrong input, or 130 if interrupted from the
-        keyboard.
+        Exit code: that of the action or 0, 2 for wrong input, 130 if interrupted from the
+        keyboard, or 75 if another signal asked a run to stop, which can be taken up.
     """
     try:
         return action() or 0
@@ -108,8 +109,10 @@ def guarded(action: Callable[[], int | None]) -> int:
         sys.stderr.write(f"error: {error}\n")
         return EXIT_WRONG_INPUT
     except KeyboardInterrupt as stop:  # an `Interruption` has something to say
-        sys.stderr.write("\n".join(["interrupted", *map(str, stop.args)]) + "\n")
-        return EXIT_INTERRUPTED
+        preempted = isinstance(stop, Preempted) or getattr(stop, "preempted", False)
+        what = "asked to stop" if preempted else "interrupted"
+        sys.stderr.write("\n".join([what, *map(str, stop.args)]) + "\n")
+        return EXIT_PREEMPTED if preempted else EXIT_INTERRUPTED
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -10,8 +10,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
+import yaml
 from config_problems import other_problems
+from dicom_files import make_dicom, save
 from environments import ROOT, Environment
 from PIL import Image
 
@@ -116,6 +119,47 @@ def run_conversion(place: Place, words: str) -> None:
     assert (place.folder / words.split()[2]).stat().st_size > 0
 
 
+def make_own_data(folder: Path) -> None:
+    """Makes the table of the README, with six DICOM files and six PNG files."""
+    images = folder / "my" / "images"
+    if images.is_dir():
+        return
+    images.mkdir(parents=True)
+    pixels = np.random.default_rng(0).integers(0, 4096, (12, 96, 120), dtype=np.uint16)
+    lines = ["image,caption,patient_id"]
+    for number, values in enumerate(pixels):
+        name = f"images/{number:03d}.{'dcm' if number < 6 else 'png'}"
+        if number < 6:
+            save(make_dicom(values), folder / "my" / name)
+        else:
+            Image.fromarray((values // 16).astype(np.uint8)).save(folder / "my" / name)
+        lines.append(f'{name},"Axial CT of the chest, nodule of {number} mm.",p{number}')
+    (folder / "my" / "captions.csv").write_text("\n".join(lines) + "\n")
+
+
+def run_data_check(place: Place, words: str) -> None:
+    make_own_data(place.folder)
+    output = place.output("-m", "lavis_msmedcap.cli", "data", "check", *words.split())
+    assert "images" in output
+
+
+def run_conversion_of_data(place: Place, words: str) -> None:
+    run_command_line(place, f"data convert {words}")
+    assert list((place.folder / words.split()[1]).glob("*.tar"))
+
+
+def run_own_data(place: Place, config: str, options: str) -> None:
+    make_own_data(place.folder)
+    place.output("-m", "lavis.train", "--cfg-path", config, "--options", *options.split())
+    (scores,) = (place.folder / "output" / "msmedcap" / "own_data").glob("*/report.html")
+    assert scores.stat().st_size > 0
+
+
+def check_kill_test(_: Place | None) -> None:
+    """Takes a quarter of an hour; tests/runners/test_resume.py has each kind of moment."""
+    assert (ROOT / "tools" / "kill_test.py").is_file()
+
+
 def check_row(_: Place | None, config: str) -> None:
     """tests/test_end_to_end.py runs one."""
     assert config in packaged_configs()
@@ -156,6 +200,7 @@ CHECKS: dict[str, Handler] = {
     r"pip install -r requirements/modern\.txt": check_modern,
     r"pip install --no-deps .* salesforce-lavis==1\.0\.2 \.": check_modern,
     r"msmedcap weights get (.*) --to weights": check_catalog,
+    r"python tools/kill_test\.py": check_kill_test,
     r"python -m lavis\.train --cfg-path (\S+/table1/\S+\.yaml)": check_row,
     r"msmedcap (?:memory|weights get)|pip install": is_only_named,
     r"(?:python|torchrun) -m lavis\.(?:train|evaluate)": is_only_named,
@@ -166,6 +211,9 @@ RUNS: dict[str, Handler] = {
     r"msmedcap config (\S+)": run_config_printer,
     r"msmedcap ((?:weights list|memory --cfg-path).*)": run_command_line,
     r"msmedcap doctor": run_doctor,
+    r"msmedcap data check (.*)": run_data_check,
+    r"msmedcap data convert (.*)": run_conversion_of_data,
+    r"python -m lavis\.train --cfg-path (\S+/own_data\.yaml) --options (.*)": run_own_data,
     r"msmedcap (convert-checkpoint .*)": run_conversion,
     r"python -m lavis_msmedcap\.evaluation\.phantom_check (\S+)": run_phantom_check,
 }
@@ -205,7 +253,8 @@ def test_the_commands_run_one_after_the_other(plugged_in: Environment, tmp_path:
             used.add(handler)
     assert used == set(RUNS.values())
     runs = tmp_path / "output" / "msmedcap"
-    assert sorted(path.name for path in runs.iterdir()) == ["caption", "evaluate", "pretrain_mixed"]
+    names = ["caption", "evaluate", "own_data", "pretrain_mixed"]
+    assert sorted(path.name for path in runs.iterdir()) == names
     (report,) = runs.glob("evaluate/*/report.html")
     (table,) = runs.glob("caption/*/metrics.csv")
     assert report.stat().st_size > 0
@@ -252,7 +301,19 @@ def names_in(source: str) -> Iterator[ast.Name]:
 def test_there_are_snippets() -> None:
     assert len(SNIPPETS) >= 2
     languages = {block.language for block in blocks_of(README)}
-    assert languages <= {"bash", "python", ""}, "another language needs another test"
+    assert languages <= {"bash", "python", "yaml", ""}, "another language needs another test"
+
+
+def test_the_yaml_block_is_all_that_a_run_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (block,) = (block.text for block in blocks_of(README) if block.language == "yaml")
+    make_own_data(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    caption = yaml.safe_load(packaged_configs()["projects/msmedcap/caption.yaml"].read_text())
+    caption["model"]["stage1"] = None
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump({**caption, **yaml.safe_load(block)}))
+    assert resolve_run_config("own.yaml")[1] == []
 
 
 # --- options -----------------------------------------------------------------------------------
@@ -268,8 +329,10 @@ OTHER_OPTIONS = [
 ]
 
 
-# a row of Table 1 has its branches fixed
-SINGLE_RUNS = sorted(name for name in packaged_configs() if "/table1/" not in name)
+# a row of Table 1 has its branches fixed, own data want a table
+SINGLE_RUNS = sorted(
+    name for name in packaged_configs() if "/table1/" not in name and "own_data" not in name
+)
 
 
 def problems_with(config: str, words: str) -> list[str]:

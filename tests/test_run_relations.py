@@ -40,6 +40,11 @@ SOUND: dict[str, Sequence[str]] = {
         f"datasets.{name}.vis_processor.train.name=blip_image_train" for name in ("roco", "medicat")
     ],
     "another text processor": ["datasets.roco.text_processor.train={name: blip_caption}"],
+    "augmentation without a cache": [
+        "datasets.roco.vis_processor.train.augment={rotation: 3, flip: true}",
+        "run.feature_cache_gib=0",
+    ],
+    "augmentation switched off": ["datasets.roco.vis_processor.train.augment=null"],
     "one objective": ["model.loss_weights={itc: 1, itm: 0, lm: 0}"],
     "one image at a time without objectives that need more": [
         "run.batch_size_train=1",

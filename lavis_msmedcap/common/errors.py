@@ -134,5 +134,18 @@ class NotFiniteOutputError(MSMedCapError, ArithmeticError):
         )
 
 
+class Preempted(KeyboardInterrupt):
+    """A signal other than Ctrl-C has asked the process to stop: somebody else wants the machine."""
+
+
 class Interruption(KeyboardInterrupt):
-    """Ctrl-C during a run, with what the user needs to know: what there is, and how to use it."""
+    """A run that was asked to stop, with what the user needs to know: how to go on with it.
+
+    Args:
+        message: What there is, and how to use it.
+        preempted: Whether a signal other than Ctrl-C asked.
+    """
+
+    def __init__(self, message: str, *, preempted: bool = False) -> None:
+        self.preempted = preempted
+        super().__init__(message)

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from lavis_msmedcap.common.errors import DataError
+from lavis_msmedcap.datasets.skipping import SKIPPED
 
 
 def collate(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -18,22 +19,27 @@ def collate(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
     here the first is an error and the second does not happen.
 
     Args:
-        samples: Samples with the same keys.
+        samples: Samples with the same keys; a sample that stands in for an unreadable one also has
+            ``skipped``, a list of `SkippedImage`.
 
     Returns:
-        Tensors with a leading batch axis, lists of strings, lists of reference lists.
+        Tensors with a leading batch axis, lists of strings, lists of reference lists; ``skipped``,
+        all such notes in one list, only where there are any.
 
     Raises:
         DataError: If samples differ in their keys or in the shape of a tensor.
     """
-    keys = samples[0].keys()
+    keys = [key for key in samples[0] if key != SKIPPED]
     for sample in samples:
-        if sample.keys() != keys:
+        different = (set(keys) ^ sample.keys()) - {SKIPPED}
+        if different:
             raise DataError(
                 f"samples {samples[0].get('image_path')} and {sample.get('image_path')} of one "
-                f"batch differ in {sorted(keys ^ sample.keys())}"
+                f"batch differ in {sorted(different)}"
             )
-    return {key: _gather(key, [sample[key] for sample in samples], samples) for key in keys}
+    batch = {key: _gather(key, [sample[key] for sample in samples], samples) for key in keys}
+    notes = [note for sample in samples for note in sample.get(SKIPPED, ())]
+    return {**batch, SKIPPED: notes} if notes else batch
 
 
 def _gather(key: str, values: list[Any], samples: Sequence[dict[str, Any]]) -> Any:

@@ -21,10 +21,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch.utils.data import Dataset, Sampler
 
 from lavis_msmedcap.common.errors import DataError
+from lavis_msmedcap.datasets.blocks import Blocks
 from lavis_msmedcap.datasets.collate import collate
+from lavis_msmedcap.datasets.random_streams import seed_generators
 
 # parts of a seed that keep the random streams of different purposes apart
 _PASS, _WITHIN_DOMAIN, _BETWEEN_DOMAINS = 0, 1, 2
@@ -40,12 +43,14 @@ class DatasetSpec:
         domain: ``general`` or ``medical``.
         ratio: Weight relative to the natural size: 1 takes every sample once per epoch, 0.5 half of
             them, 2 each one twice, 0 none.
+        shuffle: Shuffle within a few blocks of samples at a time; None shuffles all of them.
     """
 
     name: str
     length: int
     domain: str
     ratio: float = 1.0
+    shuffle: Blocks | None = None
 
     @property
     def weight(self) -> float:
@@ -157,7 +162,8 @@ class BatchPlan:
 
     def _shuffled(self, dataset: int, number: int) -> npt.NDArray[np.int64]:
         rng = np.random.default_rng([self.seed, _PASS, dataset, number])
-        return rng.permutation(self.datasets[dataset].length)
+        spec = self.datasets[dataset]
+        return rng.permutation(spec.length) if spec.shuffle is None else spec.shuffle.shuffled(rng)
 
     def _count_batches(self, samples_per_epoch: int | None, drop_last: bool) -> list[int]:
         """Returns the number of global batches per domain."""
@@ -184,6 +190,11 @@ class BatchPlan:
                 "expected a batch of at least 1 and a rank below the world size"
             )
         for spec in self.datasets:
+            if spec.shuffle is not None and sum(spec.shuffle.lengths) != spec.length:
+                raise DataError(
+                    f"dataset {spec.name} has {spec.length} samples, but its blocks have "
+                    f"{sum(spec.shuffle.lengths)}"
+                )
             if spec.ratio < 0 or spec.length < 0:
                 raise DataError(
                     f"dataset {spec.name} has length {spec.length} and ratio {spec.ratio}; both "
@@ -219,13 +230,19 @@ class JoinedDataset(Dataset[dict[str, Any]]):
 
     Args:
         datasets: Datasets by name, in the order of the plan.
+        seed: Seeds the random generators before each sample, so that what a processor draws depends
+            on the sample and the epoch alone. None leaves them as they are.
     """
 
     collater = staticmethod(collate)
 
-    def __init__(self, datasets: Mapping[str, Any]) -> None:
+    def __init__(self, datasets: Mapping[str, Any], seed: int | None = None) -> None:
         self.names = list(datasets)
         self.datasets = list(datasets.values())
+        self.seed = seed
+        # in shared memory: loader workers that outlive an epoch must see the next one
+        self._epoch = torch.zeros(1, dtype=torch.int64)
+        self._epoch.share_memory_()  # type: ignore[no-untyped-call]
         self._starts = [0, *accumulate(len(dataset) for dataset in self.datasets)]
 
     def __len__(self) -> int:
@@ -234,6 +251,8 @@ class JoinedDataset(Dataset[dict[str, Any]]):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Returns the sample at a flat index."""
+        if self.seed is not None:
+            seed_generators(self.seed, "sample", int(self._epoch.item()), index)
         dataset = int(np.searchsorted(self._starts, index, side="right")) - 1
         sample: dict[str, Any] = self.datasets[dataset][index - self._starts[dataset]]
         return sample
@@ -259,12 +278,19 @@ class JoinedDataset(Dataset[dict[str, Any]]):
                 f"datasets are {', '.join(self.names)}"
             )
         return [
-            DatasetSpec(name, len(data), data.domain, float(ratios.get(name, data.ratio)))
+            DatasetSpec(
+                name,
+                len(data),
+                data.domain,
+                float(ratios.get(name, data.ratio)),
+                getattr(data, "blocks", None),
+            )
             for name, data in zip(self.names, self.datasets)
         ]
 
     def set_epoch(self, epoch: int) -> None:
         """Tells all datasets the epoch."""
+        self._epoch.fill_(epoch)
         for dataset in self.datasets:
             dataset.set_epoch(epoch)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 GENERAL = "general"
 MEDICAL = "medical"
@@ -15,7 +15,8 @@ class MedCapRecord:
     """One image with its captions, as found on disk.
 
     Attributes:
-        image: Absolute path of the image file.
+        image: Absolute path of the image file, or of a part of a file that holds many, see
+            `lavis_msmedcap.imaging.places`.
         captions: Raw captions (at least one); several for COCO and for multi-reference sets.
         image_id: Identifier as a string ("ROCO_00001", "COCO_train2014_000000000009").
         split: One of ``SPLITS``.
@@ -25,6 +26,9 @@ class MedCapRecord:
         domain: ``general`` or ``medical``; decides which branches train on the sample.
     """
 
+    # a third of the memory of a record with a dictionary; dataclass(slots=True) is not in 3.9
+    __slots__ = ("captions", "domain", "group_id", "image", "image_id", "source", "split")
+
     image: str
     captions: tuple[str, ...]
     image_id: str
@@ -32,3 +36,7 @@ class MedCapRecord:
     group_id: str | None
     source: str
     domain: str
+
+    def __reduce__(self) -> tuple[type[MedCapRecord], tuple[object, ...]]:
+        """Tells pickle how to copy a frozen record, for loader workers that are not forked."""
+        return MedCapRecord, tuple(getattr(self, field.name) for field in fields(self))

@@ -1,39 +1,142 @@
-"""Any image file to 8-bit RGB: the one reader that training, evaluation and tools share.
+"""Any image to 8-bit RGB: the one reader that training, evaluation and tools share.
 
-Medical figures come as 16-bit greyscale, palettes, transparency on a page, CMYK from print and
-photographs lying on their side. Each is turned into what a reader of the article would see.
+An image is named by a string, see `lavis_msmedcap.imaging.places`; what it is, its content decides.
 """
 
 from __future__ import annotations
 
+import io
 import os
-import struct
+import stat
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
-import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from lavis_msmedcap.common.errors import BadImageError, DataError
+from lavis_msmedcap.common.errors import BadImageError
+from lavis_msmedcap.imaging.containers import read_byte_range, read_cell
+from lavis_msmedcap.imaging.dicom_head import HEAD_BYTES, is_dicom
+from lavis_msmedcap.imaging.dicom_head import SUFFIXES as DICOM_SUFFIXES
+from lavis_msmedcap.imaging.limits import MAX_PIXELS
+from lavis_msmedcap.imaging.nifti import is_nifti, read_nifti
+from lavis_msmedcap.imaging.places import ImagePlace, parse_place
+from lavis_msmedcap.imaging.raster import read_raster
+from lavis_msmedcap.imaging.windows import Window
 
-_TRANSPARENT_MODES = ("RGBA", "RGBa", "LA", "PA")
-_ORIENTATION_TAG = 0x0112
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+_LONGEST_REASON = 400  # characters; decoders may quote what they found
 
 _flag_lock = threading.Lock()
 _flag_users = 0
 _flag_before = False
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """What may be chosen about reading.
+
+    Attributes:
+        window: Which values of scans become black and white.
+        max_pixels: Largest accepted size of a picture.
+    """
+
+    window: Window = field(default_factory=Window)
+    max_pixels: int = MAX_PIXELS
+
+
+DEFAULTS = ReadOptions()
+
+
+def read_image(image: str | os.PathLike[str], options: ReadOptions = DEFAULTS) -> Image.Image:
+    """Reads an image.
+
+    Of an animation or a multi-page file the first frame is taken, of a DICOM series and of a NIfTI
+    volume the middle one, unless the name says which. See `raster`, `dicom` and `nifti` in this
+    folder for colours, depths and orientation.
+
+    Args:
+        image: A file, or a part of one, by name.
+        options: Windows and limits.
+
+    Returns:
+        The picture in mode "RGB", detached from the file.
+
+    Raises:
+        BadImageError: If it is missing, empty, truncated, damaged, too large, or not an image. It
+            names the image, and what to do.
+    """
+    name = os.fspath(image)
+    place = parse_place(name)
+    try:
+        with _strict_decoding():
+            return _read(place, options)
+    except FileNotFoundError as error:
+        raise BadImageError(name, "the file does not exist") from error
+    except IsADirectoryError as error:
+        raise BadImageError(name, "this is a folder, not an image file") from error
+    except Exception as error:
+        # decoders raise anything from struct.error to ZeroDivisionError on damaged bytes
+        reason = " ".join(str(error).split())[:_LONGEST_REASON] or type(error).__name__
+        cure = "; fetch the file again" if "truncated" in reason else ""
+        raise BadImageError(name, reason + cure) from error
+
+
+def _read(place: ImagePlace, options: ReadOptions) -> Image.Image:
+    _check_file(place.file)
+    number = _number(place) if place.kind in ("frame", "slice") else None
+    if place.kind == "slice" or (not place.kind and is_nifti(place.file)):
+        if not is_nifti(place.file):
+            raise ValueError("slices are of .nii and .nii.gz files; of others, write ::frame=N")
+        return read_nifti(place.file, number, options.window, options.max_pixels)
+    with _open(place) as file:
+        head = file.read(HEAD_BYTES)
+        file.seek(0)
+        if is_dicom(head):
+            from lavis_msmedcap.imaging.dicom import read_dicom  # pydicom takes its time
+
+            return read_dicom(file, number, options.window, options.max_pixels)
+        try:
+            return read_raster(file, number, options.max_pixels)
+        except UnidentifiedImageError as error:
+            raise ValueError(_unidentified(place.file, head)) from error
+
+
+def _check_file(path: str) -> None:
+    """Refuses what cannot be read to its end, such as a pipe that nobody writes to."""
+    mode = Path(path).stat().st_mode
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(path)
+    if not stat.S_ISREG(mode):
+        raise ValueError("not a regular file but a pipe, socket or device")
+
+
+def _number(place: ImagePlace) -> int:
+    if not place.value.isdecimal():
+        raise ValueError(f"{place.kind}={place.value} is no number; expected 0 or more")
+    return int(place.value)
+
+
+def _open(place: ImagePlace) -> BinaryIO:
+    if place.kind == "bytes":
+        return io.BytesIO(read_byte_range(place.file, place.value))
+    if place.kind == "row":
+        return io.BytesIO(read_cell(place.file, place.value))
+    return open(place.file, "rb")  # noqa: PTH123 - the hot path of a loader
+
+
+def _unidentified(path: str, head: bytes) -> str:
+    """Says why a file is not known: the reasons that downloads really have."""
+    start = head[:16]
+    if not start:
+        return "the file is empty; fetch it again"
+    if start.lstrip()[:1] == b"<":
+        return f"not an image but a web page or XML (it begins with {start!r}); fetch it again"
+    if path.lower().endswith(DICOM_SUFFIXES):
+        return "named like a DICOM file, but there is no DICM at byte 128; fetch it again"
+    return f"not an image format that can be read here (it begins with {start!r})"
 
 
 @contextmanager
@@ -56,122 +159,3 @@ def _strict_decoding() -> Iterator[None]:
             _flag_users -= 1
             if _flag_users == 0:
                 ImageFile.LOAD_TRUNCATED_IMAGES = _flag_before
-
-
-def read_image(path: str | os.PathLike[str]) -> Image.Image:
-    """Reads an image file.
-
-    The EXIF orientation is applied. Of an animation or a multi-page file the first frame is taken.
-    See `to_rgb` for depths and colours.
-
-    Args:
-        path: A file in any format that Pillow decodes.
-
-    Returns:
-        The picture in mode "RGB", detached from the file.
-
-    Raises:
-        BadImageError: If the file is missing, empty, truncated, or not an image.
-    """
-    name = os.fspath(path)
-    try:
-        with _strict_decoding(), Image.open(name) as image:
-            image.load()
-            return to_rgb(_upright(image))
-    except UnidentifiedImageError as error:
-        raise BadImageError(name, _unidentified(name)) from error
-    except FileNotFoundError as error:
-        raise BadImageError(name, "the file does not exist") from error
-    except IsADirectoryError as error:
-        raise BadImageError(name, "this is a folder, not an image file") from error
-    except Exception as error:
-        # decoders raise anything from struct.error to ZeroDivisionError on damaged bytes
-        reason = str(error) or type(error).__name__
-        cure = "; fetch the file again" if "truncated" in reason else ""
-        raise BadImageError(name, reason + cure) from error
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Turns a decoded picture of any mode into 8-bit RGB.
-
-    Transparency is laid on white, as on a page. Greyscale deeper than 8 bits is scaled by
-    `to_uint8`; Pillow's own conversion would clip everything above 255 to white.
-
-    Args:
-        image: A Pillow image.
-
-    Returns:
-        An image in mode "RGB" of the same size; the same object if nothing had to change.
-
-    Raises:
-        DataError: If it is something else than a Pillow image, or has no pixels.
-    """
-    _check_picture(image)
-    if image.mode.startswith("I") or image.mode == "F":
-        return Image.fromarray(to_uint8(np.asarray(image))).convert("RGB")
-    if image.mode in _TRANSPARENT_MODES or "transparency" in image.info:
-        layer = image.convert("RGBA")
-        page = Image.new("RGBA", layer.size, (255, 255, 255, 255))
-        return Image.alpha_composite(page, layer).convert("RGB")
-    return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def to_uint8(values: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
-    """Scales grey values of any depth to 8 bits without clipping.
-
-    Integers that already lie in 0..255 stay as they are and floats in 0..1 are multiplied by 255;
-    everything else is stretched from its own minimum to its own maximum. Values that are not
-    numbers become black.
-
-    Args:
-        values: (H, W) integers or floats.
-
-    Returns:
-        (H, W) uint8.
-    """
-    wide = values.astype(np.float64)
-    finite = np.isfinite(wide)
-    if not finite.any():
-        return np.zeros(values.shape, np.uint8)
-    low, high = float(wide[finite].min()), float(wide[finite].max())
-    whole = np.issubdtype(values.dtype, np.integer)
-    if whole and low >= 0 and high <= 255:
-        low, high = 0.0, 255.0
-    elif not whole and low >= 0 and high <= 1:
-        low, high = 0.0, 1.0
-    span = (high - low) or 1.0
-    scaled = np.where(finite, (np.where(finite, wide, low) - low) * (255.0 / span), 0.0)
-    return np.rint(scaled).astype(np.uint8)
-
-
-def _check_picture(image: object) -> None:
-    """Refuses what is no picture. Arrays too: whether their order is RGB (cv2: BGR) is unknown."""
-    if not isinstance(image, Image.Image):
-        raise DataError(
-            f"the picture is of type {type(image).__name__}; expected a PIL image: of a file, "
-            "Image.open(path).convert('RGB'); of a uint8 array (H, W, 3) in the order RGB, "
-            "Image.fromarray(array)"
-        )
-    if 0 in image.size:
-        width, height = image.size
-        raise DataError(f"the picture has {width} x {height} pixels; expected at least one")
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    """Turns a picture the way up that its EXIF data ask for; a copy that needs no open file."""
-    try:
-        orientation = image.getexif().get(_ORIENTATION_TAG)
-    except (OSError, SyntaxError, ValueError, TypeError, LookupError, struct.error):
-        orientation = None  # damaged EXIF data say nothing about the pixels
-    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image.copy()
-
-
-def _unidentified(name: str) -> str:
-    """Says why Pillow does not know a file: the reasons that downloads really have."""
-    with Path(name).open("rb") as file:
-        head = file.read(16)
-    if not head:
-        return "the file is empty; fetch it again"
-    if head.lstrip()[:1] == b"<":
-        return f"not an image but a web page or XML (it begins with {head!r}); fetch it again"
-    return f"not an image format that Pillow knows (it begins with {head!r})"

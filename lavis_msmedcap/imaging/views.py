@@ -32,6 +32,9 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 SAM_MEAN = (123.675, 116.28, 103.53)
 SAM_STD = (58.395, 57.12, 57.375)
 
+_TORCH_RESIZES_BYTES = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 1)
+_PILLOW_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
 
 class Views(NamedTuple):
     """Unpacked views of a batch.
@@ -57,9 +60,9 @@ def make_clip_view(image: Image.Image, size: int) -> Tensor:
         size: Side S.
 
     Returns:
-        uint8 (3, S, S).
+        uint8 (3, S, S), see `resize` for how near it is to LAVIS'.
     """
-    return _to_chw(image.resize((size, size), Image.Resampling.BICUBIC))
+    return resize(_to_chw(image), (size, size), "bicubic")
 
 
 def make_sam_view(image: Image.Image, size: int) -> tuple[Tensor, tuple[int, int]]:
@@ -72,20 +75,40 @@ def make_sam_view(image: Image.Image, size: int) -> tuple[Tensor, tuple[int, int
     Returns:
         uint8 (3, T, T), and the (height, width) that the picture fills.
     """
-    shape = ResizeLongestSide.get_preprocess_shape(image.height, image.width, size)
-    # a picture more than 2T times longer than wide would otherwise vanish
-    height, width = (max(1, side) for side in shape)
-    resized = image.resize((width, height), Image.Resampling.BILINEAR)
-    view = torch.zeros(3, size, size, dtype=torch.uint8)
-    view[:, :height, :width] = _to_chw(resized)
-    return view, (height, width)
+    return _sam_view(_to_chw(image), size)
 
 
 def pack_image(image: Image.Image, clip_size: int, sam_size: int) -> Tensor:
     """Makes both views of an RGB picture and packs them: uint8 (n,)."""
-    sam, valid_size = make_sam_view(image, sam_size)
-    original_size = (image.height, image.width)
-    return pack_views(make_clip_view(image, clip_size), sam, valid_size, original_size)
+    pixels = _to_chw(image)
+    sam, valid_size = _sam_view(pixels, sam_size)
+    clip = resize(pixels, (clip_size, clip_size), "bicubic")
+    return pack_views(clip, sam, valid_size, (image.height, image.width))
+
+
+def resize(pixels: Tensor, size: tuple[int, int], mode: str) -> Tensor:
+    """Resizes 8-bit pixels with antialiasing, 3 to 9 times as fast as Pillow.
+
+    PyTorch (from 2.1 on) rounds the filter's weights to 16 bits, Pillow to 22: results differ by
+    one grey level in less than 1 % of the values, by two in single ones. Pillow 13 resizes the
+    columns of tall pictures first; bicubic values, rounded in between, then differ by up to three,
+    0.3 in the mean, as they do from older Pillows.
+
+    Args:
+        pixels: uint8 (3, H, W), fastest where the channels lie together in memory.
+        size: Height and width.
+        mode: "bilinear" or "bicubic".
+
+    Returns:
+        uint8 (3, *size).
+    """
+    if tuple(pixels.shape[1:]) == size:
+        return pixels.contiguous()
+    if _TORCH_RESIZES_BYTES:
+        resized = F.interpolate(pixels[None], size, mode=mode, align_corners=False, antialias=True)
+        return resized[0].contiguous()
+    picture = Image.fromarray(pixels.permute(1, 2, 0).numpy())
+    return _to_chw(picture.resize(size[::-1], _PILLOW_FILTERS[mode])).contiguous()
 
 
 def pack_views(
@@ -173,11 +196,11 @@ def normalize_sam(sam: Tensor, valid_sizes: Tensor) -> Tensor:
         float32 (B, 3, T, T).
     """
     mean, std = _per_channel(SAM_MEAN, sam.device), _per_channel(SAM_STD, sam.device)
-    normalised = (sam.to(torch.float32) - mean) / std
-    rows = torch.arange(sam.shape[-2], device=sam.device) < valid_sizes[:, :1]  # (B, T)
-    columns = torch.arange(sam.shape[-1], device=sam.device) < valid_sizes[:, 1:]  # (B, T)
-    inside = rows[:, None, :, None] & columns[:, None, None, :]  # (B, 1, T, T)
-    return normalised.masked_fill_(~inside, 0.0)
+    normalised = sam.to(torch.float32, copy=True).sub_(mean).div_(std)
+    rows = torch.arange(sam.shape[-2], device=sam.device) >= valid_sizes[:, :1]  # (B, T)
+    columns = torch.arange(sam.shape[-1], device=sam.device) >= valid_sizes[:, 1:]  # (B, T)
+    outside = rows[:, None, :, None] | columns[:, None, None, :]  # (B, 1, T, T)
+    return normalised.masked_fill_(outside, 0.0)
 
 
 def views_from_clip_normalized(
@@ -209,9 +232,19 @@ def views_from_clip_normalized(
     return clip, normalize_sam(sam, valid_sizes), valid_sizes
 
 
+def _sam_view(pixels: Tensor, size: int) -> tuple[Tensor, tuple[int, int]]:
+    """Makes the SAM view of uint8 (3, H, W)."""
+    shape = ResizeLongestSide.get_preprocess_shape(*pixels.shape[1:], size)
+    # a picture more than 2T times longer than wide would otherwise vanish
+    height, width = (max(1, side) for side in shape)
+    view = torch.zeros(3, size, size, dtype=torch.uint8)
+    view[:, :height, :width] = resize(pixels, (height, width), "bilinear")
+    return view, (height, width)
+
+
 def _to_chw(image: Image.Image) -> Tensor:
-    """Returns the pixels of an RGB picture as uint8 (3, H, W)."""
-    return torch.from_numpy(np.array(image, dtype=np.uint8)).permute(2, 0, 1).contiguous()
+    """Returns the pixels of an RGB picture as uint8 (3, H, W), channels together in memory."""
+    return torch.from_numpy(np.array(image, dtype=np.uint8)).permute(2, 0, 1)
 
 
 def _per_channel(values: tuple[float, float, float], device: torch.device) -> Tensor:

@@ -47,6 +47,8 @@ TRAINABLE_PARTS = (
     "llm_proj.",
 )
 
+NORM_CURE = "; for this layer norm set model.branches.clip.encoder.freeze_ln=false"
+
 EXPECTED_IMAGE = (
     "the packed views of msmedcap_image_eval, uint8 (B, n), or a CLIP-normalised float tensor "
     "(B, 3, H, W)"
@@ -124,6 +126,7 @@ class DualBranchModel(CheckpointedModel):
         settings: The ``model:`` section, kept for checkpoints.
     """
 
+    NAME: ClassVar[str]  # in LAVIS' registry
     DEFAULT_MODEL_TYPE = "demo"
     STAGE: ClassVar[int]
 
@@ -294,7 +297,7 @@ class DualBranchModel(CheckpointedModel):
     # --- training ---------------------------------------------------------------------------------
 
     def audit_trainable(self) -> dict[str, int]:
-        """Checks the paper's freezing rule.
+        """Checks that what is trainable is what the paper's rule says, no more and no less.
 
         Returns:
             Number of trainable values by ``branch.part``.
@@ -302,21 +305,39 @@ class DualBranchModel(CheckpointedModel):
         Raises:
             WeightsError: If something else than Q-Formers, queries and linear layers is trainable
                 (the layer norm behind the ViT and LoRA only where ``freeze_ln: false`` and
-                ``llm.lora`` ask for them).
+                ``llm.lora`` ask for them), or one of those is frozen.
         """
         counts: dict[str, int] = {}
-        for name, parameter in trainable_parameters(self).items():
-            part = name.split(".", 2)[-1]
-            if MARK in name and (self.settings.get("llm") or {}).get("lora"):
-                counts["llm.lora"] = counts.get("llm.lora", 0) + parameter.numel()
-                continue
-            if not part.startswith((*TRAINABLE_PARTS, "encoder.ln.")):
+        for name, parameter in self.named_parameters():
+            wanted = self._has_to_train(name)
+            if parameter.requires_grad and not wanted:
+                cure = NORM_CURE if ".encoder.ln." in name else ""
                 raise WeightsError(
-                    f"{name} is trainable; only Q-Formers, queries and linears may be"
+                    f"{name} is trainable; only Q-Formers, queries and linears may be{cure}"
                 )
-            key = ".".join([name.split(".")[1], part.split(".")[0]])
-            counts[key] = counts.get(key, 0) + parameter.numel()
+            if wanted and not parameter.requires_grad:
+                raise WeightsError(
+                    f"{name} is frozen, but Q-Formers, queries and linears have to train; call its "
+                    "requires_grad_(True). To keep a branch of stage 1 as it is, set "
+                    "model.branches.<name>.train_on=[]"
+                )
+            if wanted:
+                branch, part = name.split(".")[1:3]
+                key = "llm.lora" if MARK in name else f"{branch}.{part}"
+                counts[key] = counts.get(key, 0) + parameter.numel()
         return counts
+
+    def _has_to_train(self, name: str) -> bool:
+        """Tells whether the paper's rule and the settings make a parameter train."""
+        if MARK in name:
+            return bool((self.settings.get("llm") or {}).get("lora"))
+        if not name.startswith("branches."):
+            return False
+        _, branch, part = name.split(".", 2)
+        if not part.startswith("encoder.ln."):
+            return part.startswith(TRAINABLE_PARTS)
+        settings = (self.settings.get("branches") or {}).get(branch) or {}
+        return not (settings.get("encoder") or {}).get("freeze_ln", True)
 
     def describe_trainable(self) -> str:
         """Returns the trainable set as a table, after `audit_trainable`."""
@@ -387,7 +408,7 @@ class DualBranchModel(CheckpointedModel):
         """
         missing = cls.missing_inputs(settings)
         if missing:
-            raise ConfigError(missing, f"{settings.get('arch')} ({settings.get('model_type')})")
+            raise ConfigError(missing, f"{cls.NAME} ({settings.get('model_type')})")
         if settings.get("offline", True):
             return
         failures = []

@@ -38,6 +38,7 @@ from lavis_msmedcap.models.features import (
 from lavis_msmedcap.models.matching import fuse, matching_logits, pairwise_similarity
 from lavis_msmedcap.models.qformer_cache import CachedQFormer
 from lavis_msmedcap.models.retrieval import collect_galleries, retrieval_scores
+from lavis_msmedcap.models.text_lengths import TextLength
 from lavis_msmedcap.models.weight_files import Need
 
 OBJECTIVES = ("itc", "itm", "lm")
@@ -71,6 +72,7 @@ class Blip2DualQformer(DualBranchModel):
         for model_type in ("demo", "paper", "authors")
     }
 
+    NAME = "blip2_dual_qformer"
     STAGE = 1
 
     def __init__(
@@ -156,6 +158,10 @@ class Blip2DualQformer(DualBranchModel):
             max_length=self.max_txt_len,
             return_tensors="pt",
         ).to(self.device)
+
+    def text_length(self) -> TextLength:
+        """Returns what counts the tokens of texts, with [CLS] and [SEP]."""
+        return TextLength(self.tokenizer.tokenize, extra=2)
 
     def _pad_to_global(self, tokens: BatchEncoding) -> BatchEncoding:
         """Pads texts to the longest of the global batch; every rank has to call it."""
@@ -245,7 +251,8 @@ class Blip2DualQformer(DualBranchModel):
             ``multimodal_embeds`` (B, Q, D). Fused, with both branches: CLIP's queries before SAM's
             (Q is their sum), ``text_embeds`` (B, L, 2D), both projections 2E wide with one half per
             branch, so that ``(image_embeds_proj @ text_embeds_proj[:, 0].t()).max()`` compares
-            each query with the text features of its own branch (see `models.features`).
+            each query with the text features of its own branch (see `models.features`). That is the
+            better branch's similarity; `match` and `compute_sim_matrix` take the branches' mean.
 
         Raises:
             ValueError: If mode or branch is unknown, or an input that the mode needs is absent.

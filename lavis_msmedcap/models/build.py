@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from transformers import BertTokenizer
@@ -17,9 +17,11 @@ from lavis_msmedcap.models.branch import (
     QFormerSize,
 )
 from lavis_msmedcap.models.checkpoint_names import kind_of
+from lavis_msmedcap.models.checkpoints import of_authors_code
 from lavis_msmedcap.models.encoders.build import WEIGHTS_FILES, build_encoder
 from lavis_msmedcap.models.gradient_checkpointing import checkpoint_layers
 from lavis_msmedcap.models.qformer_init import (
+    fresh_names,
     initialize_branch,
     initialize_from_branch,
     initialize_layer_norm,
@@ -27,7 +29,7 @@ from lavis_msmedcap.models.qformer_init import (
 )
 from lavis_msmedcap.models.starting_points import StartingPoint, starting_points, unknown_word
 from lavis_msmedcap.models.weight_files import Need, Part, locate
-from lavis_msmedcap.models.weights import LoadReport, read_weights
+from lavis_msmedcap.models.weights import LoadReport, read_weights, read_weights_file
 
 ENCODER_SETTINGS = ("name", "weights", "precision", "freeze_ln")  # all others are sizes
 QFORMER_SIZES = (
@@ -100,11 +102,49 @@ def build_branches(
         for name, settings in active_branches(model["branches"]).items()
     }
     stage = 2 if embed_dim is None else 1
+    fresh = {name: _trained_names(branch) for name, branch in branches.items()}
     for name, point in starting_points(model, stage).items():
-        for line in _start(name, point, branches, stage).lines():
+        report = _start(name, point, branches, stage)
+        for line in report.lines():
             logger.info("branch %s: %s", name, line)
+        fresh[name] = set(fresh_names(report)) | (fresh[point.branch] if point.branch else set())
+    if stage == 1 and any(fresh.values()) and not model.get("load_finetuned"):
+        _warn_of_random(branches, fresh)
     _prepare_qformers(branches, model["qformer"])
     return branches
+
+
+def _trained_names(branch: QFormerBranch) -> set[str]:
+    """Returns the names of what stage 1 trains of a branch."""
+    return {name for name, _ in branch.named_parameters() if not name.startswith("encoder.")}
+
+
+def _warn_of_random(
+    branches: Mapping[str, QFormerBranch], fresh: Mapping[str, Collection[str]]
+) -> None:
+    """Says which branches cannot be used before they are trained."""
+    untrained = {name: names for name, names in fresh.items() if names}
+    said = [
+        f"{name} (all of it)"
+        if len(names) == len(_trained_names(branches[name]))
+        else f"{name} ({', '.join(_parts_of(names))})"
+        for name, names in untrained.items()
+    ]
+    whole = [name for name in branches if name not in untrained]
+    logger.warning(
+        "RANDOM weights in branch %s, which stage 1 has to train. Until then features and matching "
+        "scores of %s mean nothing. To use a trained model load its checkpoint: "
+        "model.load_checkpoint(path), or model.load_finetuned=true with model.finetuned=path%s",
+        " and branch ".join(said),
+        f"{' and '.join(untrained)}, and fused ones," if len(branches) > 1 else "it",
+        f"; or ask for branch={whole[0]!r} alone" if whole else "",
+    )
+
+
+def _parts_of(names: Iterable[str]) -> list[str]:
+    """Returns the parts of a branch that parameters belong to."""
+    parts = ("cross-attention" if "crossattention" in n else n.split(".")[0] for n in names)
+    return sorted(set(parts))
 
 
 def _start(
@@ -115,12 +155,20 @@ def _start(
     if point.branch is not None:
         return initialize_from_branch(branch, branches[point.branch], f"branch {point.branch}")
     source = str(point.file)
-    weights = read_weights(locate(source))
-    is_bert = kind_of(weights) is None
+    weights, notes = read_weights_file(locate(source))
+    kind = kind_of(weights)
+    is_bert = kind is None
     if point.key.startswith("model.pretrained.") and point.is_bert != is_bert:
         wanted = "a BERT (bert.*)" if point.is_bert else "a checkpoint of a Q-Former (Qformer.*)"
         found = ", ".join(sorted(weights)[:3])
         raise WeightsError(f"{point.key}: {source} has keys like {found}; expected {wanted}")
+    if name == "sam" and of_authors_code(kind, notes) and branch.encoder.input != "authors":
+        logger.warning(
+            "branch sam: %s was trained by the authors' code, whose SAM input is not the picture; "
+            "as a starting point it has to learn SAM's features anew, unless "
+            "model.branches.sam.encoder.input=authors (see model_type: authors)",
+            source,
+        )
     if stage == 1:
         return initialize_branch(branch, weights, source, name)
     return initialize_layer_norm(branch, weights, source)

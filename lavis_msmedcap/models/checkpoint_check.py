@@ -21,7 +21,8 @@ from lavis_msmedcap.models.checkpoint_settings import (
     image_width,
     sort_out,
     token_width,
-    trained_settings,
+    told,
+    trained_facts,
 )
 from lavis_msmedcap.models.checkpoints import Header, find_checkpoint, read_header
 from lavis_msmedcap.models.llm_files import missing_llm_files, read_config
@@ -100,13 +101,13 @@ def header_problems(header: Header, path: Path, model: Mapping[str, Any], key: s
         return [wrong]
     absent = [b for b in _branches(model) if b not in branches_of(header.shapes)]
     problems = [f"{path}: {EMPTY_BRANCH.format(branch)}" for branch in absent]
-    trained = facts_of_settings(trained_settings(header.metadata))
+    trained = trained_facts(header.kind, header.metadata)
     found = differences(
         {**trained, **facts_of_shapes(header.shapes)},
         facts_of_settings(model),
     )
     found, _ = sort_out(found, model, arch == model.get("arch"))
-    problems += [difference.told(str(path)) for difference in found]
+    problems += told(found, header.kind, str(path))
     settled = {d.key.split(".encoder.")[0] for d in found if ".encoder." in d.key}
     return problems + _width_problems(header.shapes, str(path), model, settled)
 
@@ -123,7 +124,11 @@ def _width_problems(
             problems.append(
                 f"{source} was trained on image tokens of width {have}, but {key}.encoder gives "
                 f"{want}; set {key}.encoder to the encoder of the training"
-                + (" (the authors' has tokens: channel)" if name == "sam" else "")
+                + (
+                    " (the authors' has tokens: channel and input: authors)"
+                    if name == "sam"
+                    else ""
+                )
             )
     projection = next((s for n, s in shapes.items() if n.endswith(".llm_proj.weight")), None)
     width = _llm_width(model)

@@ -15,13 +15,17 @@ from lavis_msmedcap.models.branch import QFormerBranch
 from lavis_msmedcap.models.checkpoint_check import EMPTY_BRANCH, arch_problem
 from lavis_msmedcap.models.checkpoint_names import AUTHORS, NOT_TRAINED, OURS
 from lavis_msmedcap.models.checkpoint_settings import (
+    AUTHORS_CURE,
     differences,
     facts_of_settings,
     sort_out,
+    told,
+    trained_facts,
     trained_settings,
 )
 from lavis_msmedcap.models.checkpoints import Checkpoint, find_checkpoint, read_any_checkpoint
-from lavis_msmedcap.models.frozen_marks import marks_of, odd_marks, read_marks
+from lavis_msmedcap.models.encoders.sam_weights import authors_sam_weights
+from lavis_msmedcap.models.frozen_marks import RESIZED, marks_of, odd_marks, read_marks
 from lavis_msmedcap.models.weights import (
     USUAL_CURE,
     ExpectedKeys,
@@ -29,20 +33,44 @@ from lavis_msmedcap.models.weights import (
     trainable_parameters,
 )
 
-AUTHORS_CURE = (
-    " The SAM branch of the authors' checkpoints reads channels: "
-    "model.branches.sam.encoder.tokens=channel."
-)
+MODEL = "model"  # entry of a checkpoint's header: the settings
 FROZEN = "frozen"  # entry of a checkpoint's header: the marks of the frozen networks
 LLM_PART = "opt_model."
+SAM_ENCODER = "branches.sam.encoder."
 
 logger = logging.getLogger(__name__)
 
 
-def _distance(first: Tensor, second: Tensor) -> float:
-    """Returns the norm of the difference over that of the second, on the CPU in float32."""
-    first, second = first.float().cpu(), second.float().cpu()
-    return float((first - second).norm() / second.norm().clamp_min(1e-6))
+def _are_others(theirs: Tensor, ours: Tensor, resized: bool) -> bool:
+    """Tells whether two tensors differ by more than the rounding of half precision, 0.4 %.
+
+    Args:
+        theirs: A tensor.
+        ours: What stands in its place.
+        resized: Whether another resolution gives another shape.
+    """
+    if theirs.shape != ours.shape:
+        return not resized
+    theirs, ours = theirs.float().cpu(), ours.float().cpu()
+    return bool((theirs - ours).norm() > 0.01 * ours.norm().clamp_min(1e-6))
+
+
+def _warn_of_silence(checkpoint: Checkpoint, source: str) -> None:
+    """Says what of a checkpoint of ours cannot be compared, because its header does not tell it."""
+    if checkpoint.kind != OURS:
+        return
+    header = checkpoint.metadata
+    untold = [] if trained_settings(header) else [f"settings ({MODEL}: prompt, sizes, SAM's input)"]
+    if read_marks(header.get(FROZEN)) is None:
+        untold.append(f"frozen networks ({FROZEN})")
+    if untold:
+        logger.warning(
+            "%s does not say readably in its header with which %s it was trained; they are not "
+            "compared with those here. Make sure yourself that they are the same, or take the file "
+            "that the training run wrote",
+            source,
+            " and ".join(untold),
+        )
 
 
 class CheckpointedModel(BaseModel):
@@ -99,40 +127,42 @@ class CheckpointedModel(BaseModel):
 
     def _load_any(self, checkpoint: Checkpoint, source: str, expected: ExpectedKeys) -> None:
         """Loads a checkpoint of any kind."""
-        self._check_settings(checkpoint.metadata, source)
+        _warn_of_silence(checkpoint, source)
+        self._check_settings(checkpoint, source)
         self._check_frozen(checkpoint, source)
         if checkpoint.kind != OURS:
             unused = {**expected.unused, **NOT_TRAINED, **self.FOREIGN_EXTRAS}
             expected = ExpectedKeys(expected.missing, unused)
             source = f"{source} (names of {checkpoint.kind})"
-            self._check_vit(checkpoint.tensors, source)
+            self._check_encoders(checkpoint.tensors, source)
         self.load_trainable_state_dict(checkpoint.tensors, source, expected, checkpoint.kind)
 
-    def _check_settings(self, metadata: Mapping[str, str], source: str) -> None:
+    def _check_settings(self, checkpoint: Checkpoint, source: str) -> None:
         """Refuses a checkpoint whose settings contradict those of this model."""
-        trained = facts_of_settings(trained_settings(metadata))
+        metadata = checkpoint.metadata
+        trained = trained_facts(checkpoint.kind, metadata)
         found = differences(trained, facts_of_settings(self.settings))
         same_arch = metadata.get("arch") == self.settings.get("arch")
         wrong, other = sort_out(found, self.settings, same_arch)
         if wrong:
-            raise WeightsError("\n".join(difference.told(source) for difference in wrong))
+            raise WeightsError("\n".join(told(wrong, checkpoint.kind, source)))
         for difference in other:
             if not (FROZEN in metadata and difference.key.endswith(".weights")):
                 logger.warning("%s", difference.told(source))
 
     def _check_frozen(self, checkpoint: Checkpoint, source: str) -> None:
         """Refuses a checkpoint that was trained with other frozen networks."""
-        marks = read_marks(checkpoint.metadata.get(FROZEN))
+        marks = read_marks(checkpoint.metadata.get(FROZEN)) or {}
         marks = {name: v for name, v in marks.items() if name not in checkpoint.tensors}
         odd = odd_marks(marks, self, self._frozen_parts())
         if not odd:
             return
-        told = []
+        sentences = []
         for part in self._frozen_parts():
             ours = [name for name in odd if name.startswith(part)]
             if ours:
-                told.append(self._told_of_frozen(part, ours, checkpoint.metadata, source))
-        raise WeightsError("\n".join(told))
+                sentences.append(self._told_of_frozen(part, ours, checkpoint.metadata, source))
+        raise WeightsError("\n".join(sentences))
 
     def _told_of_frozen(
         self, part: str, odd: list[str], metadata: Mapping[str, str], source: str
@@ -149,24 +179,26 @@ class CheckpointedModel(BaseModel):
             f"the training{there}, or train again"
         )
 
-    def _check_vit(self, tensors: Mapping[str, Tensor], source: str) -> None:
-        """Refuses a checkpoint that was trained with another ViT, where it brings that along."""
+    def _check_encoders(self, tensors: Mapping[str, Tensor], source: str) -> None:
+        """Refuses a checkpoint that was trained with other encoders, where it brings them along."""
         own = {name: v for name, v in self.state_dict().items() if ".encoder.vit." in name}
-        shared = [n for n, v in own.items() if n in tensors and tensors[n].shape == v.shape]
-        # the network may hold its ViT in half precision, which is good for 0.4 %
-        odd = [n for n in shared if _distance(tensors[n], own[n]) > 0.01]
+        brought = {**tensors, **authors_sam_weights(tensors, SAM_ENCODER)}
+        shared = [name for name in own if name in brought]
+        odd = [n for n in shared if _are_others(brought[n], own[n], bool(RESIZED.search(n)))]
         if odd:
+            branch = odd[0].split(".")[1]
+            weights = "this file" if odd[0] in tensors else "those that it was trained with"
             raise WeightsError(
-                f"{source} brings the ViT that it was trained with, which is not the one here "
-                f"({len(odd)} of {len(shared)} tensors differ); set "
-                f"model.branches.{odd[0].split('.')[1]}.encoder.weights to this file"
+                f"{source} brings the {branch.upper()} encoder that it was trained with, which is "
+                f"not the one here ({len(odd)} of {len(shared)} tensors differ); set "
+                f"model.branches.{branch}.encoder.weights to {weights}"
             )
 
     def checkpoint_metadata(self) -> dict[str, str]:
         """Returns what identifies the model in a checkpoint's header."""
         return {
             "arch": str(self.settings.get("arch")),
-            "model": json.dumps(self.settings),
+            MODEL: json.dumps(self.settings),
             FROZEN: json.dumps(marks_of(self, self._frozen_parts())),
         }
 

@@ -17,7 +17,8 @@ from typing import Any
 
 from lavis_msmedcap.models.branch import QFormerSize
 from lavis_msmedcap.models.build import ENCODER_SETTINGS
-from lavis_msmedcap.models.checkpoint_names import branches_of
+from lavis_msmedcap.models.checkpoint_names import AUTHORS, branches_of
+from lavis_msmedcap.models.checkpoints import of_authors_code
 from lavis_msmedcap.models.encoders.build import CLIP_ENCODERS
 from lavis_msmedcap.models.encoders.sam import SamEncoder
 from lavis_msmedcap.models.encoders.sam_sizes import SAM_SIZES, SamShape
@@ -34,8 +35,21 @@ QFORMER_FACTS = (
     "intermediate_size",
     "cross_attention_freq",
 )
+SECTIONS = ("branches", "qformer", "llm", "pretrained")  # what is a mapping in a ``model:`` section
 CROSS_KEY = "crossattention.self.key.weight"
 LORA_FACTS = ("rank", "alpha", "target_modules")
+# what the authors' code trains with, of which its checkpoints say nothing
+AUTHORS_FACTS: Facts = {
+    "model.branches.sam.encoder.tokens": "channel",
+    "model.branches.sam.encoder.input": "authors",
+}
+AUTHORS_CURE = (
+    " The SAM branch of the authors' checkpoints reads channels of a picture whose 8-bit values "
+    "wrap around: model.branches.sam.encoder.tokens=channel and "
+    "model.branches.sam.encoder.input=authors, as scale=authors (model_type: authors) has it. A "
+    "file with their names that was trained otherwise gets its settings by msmedcap "
+    "convert-checkpoint --to ours --cfg-path."
+)
 # an encoder's keys that settle others (None: all), so that one word is told instead of them
 LEADING: dict[str, tuple[str, ...] | None] = {
     "name": None,
@@ -67,12 +81,29 @@ class Difference:
 
 
 def trained_settings(metadata: Mapping[str, str]) -> dict[str, Any]:
-    """Returns the ``model:`` section of a checkpoint's header, empty if it has none."""
+    """Returns the ``model:`` section of a checkpoint's header, empty if it has none to be read."""
     try:
         settings = json.loads(metadata.get("model", "{}"))
-    except ValueError:  # a file of others, with a note of its own
+        sections = [settings.get(key) or {} for key in SECTIONS]
+        branches = [branch or {} for branch in sections[0].values()]
+        encoders = [branch.get("encoder") or {} for branch in branches]
+        facts_of_settings(settings)
+    except (ValueError, TypeError, AttributeError):  # damaged, or a note of other software
         return {}
-    return settings if isinstance(settings, dict) else {}
+    whole = all(isinstance(part, dict) for part in (*sections, *branches, *encoders))
+    return settings if whole else {}
+
+
+def trained_facts(kind: str, metadata: Mapping[str, str]) -> Facts:
+    """Returns what a checkpoint was trained with, from what it says of itself or from its kind.
+
+    Args:
+        kind: ``ours``, ``blip2`` or ``authors``.
+        metadata: Its header, or its notes.
+    """
+    if of_authors_code(kind, metadata):
+        return dict(AUTHORS_FACTS)
+    return facts_of_settings(trained_settings(metadata))
 
 
 def facts_of_settings(model: Mapping[str, Any]) -> Facts:
@@ -193,6 +224,14 @@ def _names_of(reference: str) -> set[str]:
         return {reference, CATALOG[reference].path.rpartition("/")[2]}
     path = PurePosixPath(reference.partition("#")[0].replace("\\", "/"))
     return {path.name, path.parent.name} if path.name in WEIGHTS_NAMES else {path.name}
+
+
+def told(found: list[Difference], kind: str, source: str) -> list[str]:
+    """Says in one sentence each what contradicts a checkpoint of some kind, with the cure."""
+    sentences = [difference.told(source) for difference in found]
+    if kind == AUTHORS and any(difference.key in AUTHORS_FACTS for difference in found):
+        sentences[-1] += f".{AUTHORS_CURE}"
+    return sentences
 
 
 def sort_out(

@@ -20,12 +20,20 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lavis_msmedcap.common.errors import WeightsError
-from lavis_msmedcap.models.checkpoint_names import OURS, arch_of, kind_of, settle_aliases, to_ours
+from lavis_msmedcap.models.checkpoint_names import (
+    AUTHORS,
+    OURS,
+    arch_of,
+    kind_of,
+    settle_aliases,
+    to_ours,
+)
 from lavis_msmedcap.models.weight_files import locate
 from lavis_msmedcap.models.weights import NOTES_ENTRY, read_weights_file, require_weights_file
 
 FORMAT_NAME = "lavis_msmedcap"
 FORMAT_VERSION = "1"
+ADDED = "added"  # note of a converted file: our names of tensors that the conversion added
 CHECKPOINT_NAMES = ("checkpoint_best.safetensors", "checkpoint_last.safetensors")
 
 
@@ -129,10 +137,12 @@ class Header:
     """What a safetensors checkpoint says before its values are read.
 
     Attributes:
+        kind: What it is: ``ours``, ``blip2`` or ``authors``.
         shapes: Shapes by our names.
         metadata: ``arch``, and what else the file says of itself.
     """
 
+    kind: str
     shapes: dict[str, tuple[int, ...]]
     metadata: dict[str, str]
 
@@ -151,11 +161,17 @@ def read_header(path: Path) -> Header | None:
         return None
     metadata, shapes = _read_head(path)
     if metadata.get("format") == FORMAT_NAME:
-        return Header(shapes, metadata)
-    if kind_of(shapes) in (None, OURS):
+        return Header(OURS, shapes, metadata)
+    kind = kind_of(shapes)
+    if kind in (None, OURS):
         raise _no_checkpoint(path, shapes)
     named = to_ours(shapes, metadata.get("branch", "clip"))
-    return Header(named, {**metadata, "arch": _arch_of(named, metadata)})
+    return Header(str(kind), named, {**metadata, "arch": _arch_of(named, metadata)})
+
+
+def of_authors_code(kind: str | None, metadata: Mapping[str, str]) -> bool:
+    """Tells whether a checkpoint was written by the authors' code, not converted to its names."""
+    return kind == AUTHORS and not {"model", ADDED} & set(metadata)
 
 
 def _arch_of(names: Iterable[str], metadata: Mapping[str, str]) -> str:

@@ -27,13 +27,20 @@ from lavis_msmedcap.models.checkpoint_names import (
     to_ours,
     with_aliases,
 )
-from lavis_msmedcap.models.checkpoints import Checkpoint
+from lavis_msmedcap.models.checkpoint_settings import trained_settings
+from lavis_msmedcap.models.checkpoints import ADDED, Checkpoint
 from lavis_msmedcap.models.starting_points import starting_points
 from lavis_msmedcap.models.weight_files import locate
-from lavis_msmedcap.models.weights import LoadReport, explain, gather_layers, read_weights
+from lavis_msmedcap.models.weights import (
+    FLOAT_TYPES,
+    FLOATS,
+    LoadReport,
+    explain,
+    gather_layers,
+    read_weights,
+)
 
 LAYER_NORM = "branches.clip.encoder.ln."
-ADDED = "added"  # note: our names of tensors that a conversion added
 BRANCH = "branch"  # note: which branch the one of a BLIP-2 file is
 HEADER = ("format", "format_version")  # marks of our own files
 
@@ -75,7 +82,7 @@ def convert(
             branches, or the layer norm is needed and not given.
     """
     metadata = {key: v for key, v in checkpoint.metadata.items() if key not in HEADER}
-    added = json.loads(metadata.pop(ADDED, "[]"))
+    added = _names_in(metadata.pop(ADDED, "[]"), source)
     metadata.pop(BRANCH, None)
     tensors, report = _trained(checkpoint, source)
     if kind == OURS:
@@ -96,6 +103,20 @@ def convert(
     if kind == BLIP2:
         metadata[BRANCH] = branches_of(tensors)[0]
     return Converted(from_ours(complete, kind), metadata, report)
+
+
+def _names_in(note: str, source: str) -> list[str]:
+    """Reads the note of what an earlier conversion added."""
+    try:
+        names = json.loads(note)
+    except ValueError:
+        names = None
+    if isinstance(names, list):
+        return names
+    raise WeightsError(
+        f"{source}: its note {ADDED!r} is no list of names; the file was edited or is damaged, "
+        "take the original"
+    )
 
 
 NO_LAYER_NORM = (
@@ -148,7 +169,7 @@ def layer_norm_of_training(
     point = starting_points(settings, stage=2).get("clip")
     locations = [
         None if point is None else point.file,
-        settings["branches"]["clip"]["encoder"].get("weights"),
+        (settings["branches"]["clip"].get("encoder") or {}).get("weights"),
     ]
     for location in locations:
         if location is None:
@@ -178,9 +199,12 @@ def _trained(checkpoint: Checkpoint, source: str) -> tuple[dict[str, Tensor], Lo
         f"unexpected: {name}"
         for name in gather_layers(k for k in kept if not k.startswith("branches."))
     ]
-    problems += [
-        f"not finite: {k}" for k in kept if not bool(torch.isfinite(checkpoint.tensors[k]).all())
-    ]
+    for name in kept:
+        value = checkpoint.tensors[name]
+        if value.dtype not in FLOAT_TYPES:
+            problems.append(f"wrong type: {name} holds {value.dtype}; {FLOATS}")
+        elif not bool(torch.isfinite(value).all()):
+            problems.append(f"not finite: {name}")
     if problems:
         shown = "\n".join(f"  {problem}" for problem in problems)
         raise WeightsError(f"{source} cannot be converted ({len(problems)} problems):\n{shown}")
@@ -197,8 +221,8 @@ def _only(branch: str, tensors: Mapping[str, Tensor], source: str) -> dict[str, 
 
 def _settings_of(branch: str, metadata: Mapping[str, str]) -> dict[str, str]:
     """Drops the other branch from the settings that a checkpoint carries."""
-    if "model" not in metadata:
+    settings = trained_settings(metadata)
+    if not settings.get("branches"):
         return dict(metadata)
-    settings = json.loads(metadata["model"])
     settings["branches"] = {k: v if k == branch else None for k, v in settings["branches"].items()}
     return {**metadata, "model": json.dumps(settings)}

@@ -47,16 +47,30 @@ def marks_of(model: nn.Module, parts: Iterable[str]) -> Marks:
     return {name: _values(tensors[name]) for name in chosen.values()}
 
 
-def read_marks(text: str | None) -> Marks:
-    """Reads the marks in a checkpoint's header; what is none of ours counts as none."""
+def read_marks(text: str | None) -> Marks | None:
+    """Reads the marks in a checkpoint's header.
+
+    Returns:
+        None if there are none, or they are damaged or of other software.
+    """
     try:
-        marks = json.loads(text or "{}")
+        marks = json.loads(text or "null")
     except ValueError:
-        return {}
-    return marks if isinstance(marks, dict) else {}
+        return None
+    readable = isinstance(marks, dict) and all(map(_are_values, marks.values()))
+    return marks if readable else None
 
 
-def odd_marks(marks: Mapping[str, Any], model: nn.Module, parts: Iterable[str]) -> list[str]:
+def _are_values(mark: Any) -> bool:
+    """Tells whether a mark is what `marks_of` takes of a tensor."""
+    if not isinstance(mark, list) or len(mark) != VALUES:
+        return False
+    return all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in mark)
+
+
+def odd_marks(
+    marks: Mapping[str, list[float]], model: nn.Module, parts: Iterable[str]
+) -> list[str]:
     """Finds the frozen tensors that are not those that the marks were taken of.
 
     Args:
@@ -87,7 +101,7 @@ def _values(tensor: Tensor) -> list[float]:
     return [float(f"{value:.6g}") for value in flat[places].float().tolist()]
 
 
-def _differ(marks: Any, tensor: Tensor) -> bool:
+def _differ(marks: list[float], tensor: Tensor) -> bool:
     if not tensor.is_floating_point():  # quantised
         return False
     have, want = torch.tensor(_values(tensor)), torch.tensor(marks, dtype=torch.float32)

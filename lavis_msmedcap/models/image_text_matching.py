@@ -24,6 +24,8 @@ class MSMedCapITM(Blip2DualQformer):
         >>> model({"image": image, "text_input": "a chest radiograph"}, match_head="itm")
     """
 
+    NAME = "msmedcap_image_text_matching"
+
     def forward(  # type: ignore[override]
         self, samples: Mapping[str, Any], match_head: str = "itm", branch: str | None = None
     ) -> Tensor:

@@ -24,11 +24,15 @@ from lavis_msmedcap.models.llm_files import (
     config_path,
     read_config,
     read_llm_weights,
-    refuse_overflow,
 )
 from lavis_msmedcap.models.llm_text import Tokenizer, check_tokenizer
 from lavis_msmedcap.models.opt import build_opt, load_opt, opt_config, published_opt
-from lavis_msmedcap.models.weights import PRECISIONS, ExpectedKeys, load_strict
+from lavis_msmedcap.models.weights import (
+    PRECISIONS,
+    ExpectedKeys,
+    load_strict,
+    refuse_overflow,
+)
 
 TOKENIZER_FILES = ("vocab.json", "tokenizer.json", "tokenizer.model", "vocab.txt")
 CONSTANTS = {  # tensors that a file may hold, but a network computes
@@ -66,7 +70,7 @@ def load_llm(weights: Path, tokenizer: Path, precision: str = "fp32") -> tuple[A
     for parameter in model.parameters():
         parameter.data = parameter.data.to(PRECISIONS[precision])
     _load_weights(model, weights)
-    refuse_overflow(model, weights, precision)
+    refuse_overflow(model, f"LLM: {weights}", precision, "model.llm.precision")
     loaded_tokenizer = load_tokenizer(tokenizer)
     if len(loaded_tokenizer) > config.vocab_size:
         raise WeightsError(

@@ -6,8 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lavis_msmedcap.common.errors import WeightsError
 from lavis_msmedcap.models.weights import read_weights
@@ -88,12 +87,3 @@ def missing_llm_files(weights: Path) -> list[str]:
         return missing + [path.name for path in _weight_files(weights) if not path.is_file()]
     except WeightsError:  # an index that cannot be read: told in full when it is loaded
         return missing
-
-
-def refuse_overflow(model: nn.Module, weights: Path, precision: str) -> None:
-    """A weight that is finite in the file can overflow in float16."""
-    for name, parameter in model.named_parameters():
-        if not bool(torch.isfinite(parameter).all()):
-            raise WeightsError(
-                f"LLM: {name} of {weights} does not fit the range of {precision}; use bf16 or fp32"
-            )

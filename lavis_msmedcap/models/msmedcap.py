@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar, cast
 
 import torch
@@ -36,11 +37,13 @@ from lavis_msmedcap.models.llm_files import missing_llm_files
 from lavis_msmedcap.models.llm_text import (
     caption_inputs,
     decode_captions,
+    encode,
     end_of_caption_id,
     prompt_inputs,
 )
 from lavis_msmedcap.models.lora import add_lora
 from lavis_msmedcap.models.quantization import quantize_llm
+from lavis_msmedcap.models.text_lengths import TextLength
 from lavis_msmedcap.models.weight_files import Need, Part, locate
 from lavis_msmedcap.models.weights import ExpectedKeys
 
@@ -95,6 +98,7 @@ class MSMedCap(DualBranchModel):
         for model_type in ("demo", "paper", "authors")
     }
 
+    NAME = "msmedcap"
     STAGE = 2
 
     def __init__(
@@ -305,6 +309,12 @@ class MSMedCap(DualBranchModel):
             return lemmatize(answers)
         return answers
 
+    def text_length(self) -> TextLength:
+        """Returns what counts the tokens of captions in training, prompt and ends included."""
+        prompt = prompt_inputs(self.opt_tokenizer, [self.prompt]).input_ids.shape[1]
+        first_blank = " " if self.prompt.strip() else ""
+        return TextLength(partial(encode, self.opt_tokenizer), prompt + 1, " ", first_blank)
+
     def _prompts(self, samples: Mapping[str, Any], count: int) -> list[str]:
         """Returns one prompt per sample."""
         prompt: str | Sequence[str] | None = samples.get("prompt")
@@ -380,7 +390,11 @@ class MSMedCap(DualBranchModel):
         elif settings.get("stage1"):
             model.load_stage1(settings["stage1"])
         else:
-            logger.warning("model.stage1 is null: the Q-Formers start from random weights")
+            logger.warning(
+                "model.stage1 is null: Q-Formers and linear layers into the LLM have RANDOM "
+                "weights, and captions mean nothing until they are trained; set model.stage1 to a "
+                "checkpoint of stage 1, or load a trained captioner with model.load_finetuned=true"
+            )
         return model
 
     @classmethod

@@ -16,9 +16,14 @@ from transformers import GPT2Tokenizer
 
 from lavis_msmedcap.common.errors import WeightsError
 from lavis_msmedcap.models.encoders.freeze import freeze
-from lavis_msmedcap.models.llm_files import read_config, read_llm_weights, refuse_overflow
+from lavis_msmedcap.models.llm_files import read_config, read_llm_weights
 from lavis_msmedcap.models.llm_text import check_tokenizer
-from lavis_msmedcap.models.weights import PRECISIONS, ExpectedKeys, load_strict
+from lavis_msmedcap.models.weights import (
+    PRECISIONS,
+    ExpectedKeys,
+    load_strict,
+    refuse_overflow,
+)
 
 TOKENIZER_NAMES = ("vocab.json", "merges.txt", "tokenizer_config.json")
 PUBLISHED_SIZES = {  # layers, heads, width
@@ -111,7 +116,7 @@ def load_opt(
     model = model.to(PRECISIONS[precision]).to_empty(device="cpu")
     _tie_head(model)
     _load_weights(model, weights)
-    refuse_overflow(model, weights, precision)
+    refuse_overflow(model, f"LLM: {weights}", precision, "model.llm.precision")
     loaded_tokenizer = load_opt_tokenizer(tokenizer)
     _check_pairing(config, loaded_tokenizer, tokenizer)
     return freeze(model), loaded_tokenizer

@@ -30,11 +30,18 @@ logger = logging.getLogger(__name__)
 
 # a branch's own constants and second names, which no load needs to fill
 NO_TARGETS = r"^encoder\.vit\.|\.position_ids$|\.cls\.predictions\.decoder\."
+FRESH = "fresh: "  # how the reasons begin that leave random weights
 # what depends on the encoder, and on the number of queries, of the branch it was trained in
 CROSS_ATTENTION = r"\.crossattention\.self\.(key|value)\.weight$"
-OTHER_WIDTH = "fresh: it reads image tokens of another width"
-OTHER_COUNT = "fresh: the branches have different numbers of queries"
+OTHER_WIDTH = f"{FRESH}it reads image tokens of another width"
+OTHER_COUNT = f"{FRESH}the branches have different numbers of queries"
 NORM_STAYS = "the layer norm stays as the encoder's own weights left it"
+
+
+def fresh_names(report: LoadReport) -> list[str]:
+    """Returns the parameters that a starting point left as they were drawn."""
+    reasons = report.expected_missing.items()
+    return [name for why, names in reasons if why.startswith(FRESH) for name in names]
 
 
 def initialize_branch(
@@ -189,17 +196,16 @@ def _from_bert(branch: QFormerBranch, weights: Mapping[str, Tensor], source: str
         "qformer." + key.replace(".gamma", ".weight").replace(".beta", ".bias"): value
         for key, value in weights.items()
     }
-    targets = {
-        name: value for name, value in branch.state_dict().items() if name.startswith("qformer.")
-    }
+    targets = {k: v for k, v in branch.state_dict().items() if not re.search(NO_TARGETS, k)}
     for name, value in modern.items():
         modern[name] = _add_decoder_token(value, targets.get(name))
     expected = ExpectedKeys(
         missing={
-            "crossattention": "fresh: BERT has no cross-attention",
+            "crossattention": f"{FRESH}BERT has no cross-attention",
             "_query": "copied from the text feed-forward",
-            "position_ids": "a constant",
-            "predictions.decoder": "tied to the word embeddings",
+            r"^encoder\.ln\.": NORM_STAYS,
+            "^query_tokens$": f"{FRESH}BERT has no queries",
+            r"^((vision|text)_proj\.|itm_head\.|temp$)": f"{FRESH}BERT has no heads of ITC and ITM",
         },
         unused={
             "pooler": "BERT's pooler is not part of a Q-Former",
@@ -216,7 +222,7 @@ def _from_bert(branch: QFormerBranch, weights: Mapping[str, Tensor], source: str
 
 def _add_decoder_token(value: Tensor, target: Tensor | None) -> Tensor:
     """Appends the row of [DEC], which BERT does not know, as the mean of the others."""
-    if target is None or value.shape[:1] == target.shape[:1]:
+    if target is None or value.shape[:1] == target.shape[:1] or not value.is_floating_point():
         return value
     if value.shape[0] + 1 != target.shape[0] or value.shape[1:] != target.shape[1:]:
         return value

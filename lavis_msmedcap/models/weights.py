@@ -18,6 +18,7 @@ from lavis_msmedcap.common.errors import WeightsError
 
 NOTES_ENTRY = "lavis_msmedcap"  # beside "model" in PyTorch files that we write
 SHOWN_PROBLEMS = 80
+FLOATS = "expected float32, float16 or bfloat16"
 USUAL_CURE = (
     "Check that the file belongs to this model type and that sizes in the configuration are those "
     "it was trained with."
@@ -27,6 +28,7 @@ HEAD_BYTES = 1024  # enough to tell what a file is
 ZIP, PICKLE = b"PK\x03\x04", b"\x80"  # how PyTorch files begin, new and old
 LFS_POINTER = b"version https://git-lfs"
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+FLOAT_TYPES = (torch.float64, *PRECISIONS.values())  # of smaller ones every reader has its own idea
 
 
 def require_weights_file(path: Path) -> None:
@@ -107,6 +109,17 @@ def read_weights_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         ) from error
     except (SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
         raise WeightsError(f"weights file {path} is damaged: {error}") from error
+    tensors = _tensors_in(content, path)
+    if not isinstance(notes or {}, dict):
+        raise WeightsError(
+            f"weights file {path}: its entry {NOTES_ENTRY!r} is {notes!r:.40}; expected a "
+            "mapping, the notes of this package. Write the file again, or take that entry out"
+        )
+    return tensors, {str(key): str(value) for key, value in (notes or {}).items()}
+
+
+def _tensors_in(content: Any, path: Path) -> dict[str, Tensor]:
+    """Takes the tensors by name out of what a file holds."""
     for wrapper in ("model", "state_dict"):
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]
@@ -114,7 +127,13 @@ def read_weights_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     tensors = {name: value for name, value in items if isinstance(value, Tensor)}
     if not tensors:
         raise WeightsError(f"weights file {path} holds no tensors")
-    return tensors, {str(key): str(value) for key, value in (notes or {}).items()}
+    nameless = [key for key in tensors if not isinstance(key, str)]
+    if nameless:
+        raise WeightsError(
+            f"weights file {path} has a tensor under the key {nameless[0]!r}; expected names, as "
+            "state_dict() of a network gives them"
+        )
+    return tensors
 
 
 def _is_pickle(path: Path) -> bool:
@@ -183,7 +202,8 @@ def load_strict(
         cure: What to do about an error, told at its end.
 
     Raises:
-        WeightsError: Listing missing, unexpected, wrongly shaped and non-finite tensors.
+        WeightsError: Listing missing, unexpected, wrongly shaped and non-finite tensors, and those
+            of a quantised type where the network computes with fractions.
     """
     expected = expected or ExpectedKeys()
     report = LoadReport(source)
@@ -198,13 +218,22 @@ def load_strict(
     count += len(rest)
     common = [name for name in targets if name in weights]
     unfit = []
+    mistyped: dict[str, list[str]] = {}
     for name in common:
         have, want = tuple(weights[name].shape), tuple(targets[name].shape)
         if have != want:
             unfit.append(f"wrong shape: {name} is {have} in the file, {want} in the network")
+        elif targets[name].is_floating_point() and weights[name].dtype not in FLOAT_TYPES:
+            mistyped.setdefault(str(weights[name].dtype).removeprefix("torch."), []).append(name)
         elif not bool(torch.isfinite(weights[name]).all()):
             unfit.append(f"not finite: {name}")
     problems += unfit
+    for kind, names in mistyped.items():
+        count += len(names)
+        problems += [
+            f"wrong type: {name} holds {kind} in the file, quantised perhaps; {FLOATS}"
+            for name in gather_layers(names)
+        ]
     if problems:
         shown = "\n".join(f"  {problem}" for problem in problems[:SHOWN_PROBLEMS])
         hidden = len(problems) - SHOWN_PROBLEMS
@@ -216,6 +245,25 @@ def load_strict(
         targets[name].copy_(weights[name])
     report.loaded = len(common)
     return report
+
+
+def refuse_overflow(network: nn.Module, source: str, precision: str, key: str) -> None:
+    """Refuses weights that are finite in their file, but not in the type they are held in.
+
+    Args:
+        network: Filled and converted.
+        source: Where the weights came from, for messages.
+        precision: What they were converted to.
+        key: Configuration key of the precision.
+
+    Raises:
+        WeightsError: Naming the first such tensor.
+    """
+    for name, parameter in network.named_parameters():
+        if not bool(torch.isfinite(parameter).all()):
+            raise WeightsError(
+                f"{source}: {name} does not fit the range of {precision}; use bf16 or fp32 ({key})"
+            )
 
 
 def explain(

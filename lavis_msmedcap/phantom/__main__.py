@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m lavis_msmedcap.phantom",
         description="Makes a small seeded image-caption set in the on-disk formats of COCO 2014, "
-        "ROCO and MedICaT, unless it is there already, and prints its folder.",
+        "ROCO, MedICaT, ROCOv2 and of a table, unless it is there already, and prints its folder.",
     )
     parser.add_argument(
         "--root", type=Path, help="folder that holds the sets (default: the package's cache)"

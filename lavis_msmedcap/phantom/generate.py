@@ -22,6 +22,10 @@ from lavis_msmedcap.phantom.writers.medicat import DATASET as MEDICAT
 from lavis_msmedcap.phantom.writers.medicat import write_medicat
 from lavis_msmedcap.phantom.writers.roco import DATASET as ROCO
 from lavis_msmedcap.phantom.writers.roco import write_roco
+from lavis_msmedcap.phantom.writers.rocov2 import DATASET as ROCOV2
+from lavis_msmedcap.phantom.writers.rocov2 import write_rocov2
+from lavis_msmedcap.phantom.writers.table import DATASET as TABLE
+from lavis_msmedcap.phantom.writers.table import write_table
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -32,6 +36,7 @@ FACTS = "facts.jsonl"
 _CACHE_VARIABLE = "LAVIS_MSMEDCAP_CACHE"
 _WORK_PREFIX = ".making-"
 _STALE_SECONDS = 24 * 3600
+_LATER = ("rocov2_train", "rocov2_valid", "rocov2_test", "table")
 _LIMITS = {
     "roco_train": 70_000,
     "roco_validation": 10_000,
@@ -56,6 +61,11 @@ class PhantomSizes:
     roco_validation: int = 150
     roco_test: int = 250
     medicat: int = 1600
+    # by default none: these formats have a set of their own, so that they cost who uses them
+    rocov2_train: int = 0
+    rocov2_valid: int = 0
+    rocov2_test: int = 0
+    table: int = 0
 
     def __post_init__(self) -> None:
         problems = []
@@ -76,11 +86,25 @@ class PhantomSizes:
 
 
 DEFAULT = PhantomSizes()
+FURTHER = PhantomSizes(
+    coco_train=0,
+    coco_val=0,
+    roco_train=0,
+    roco_validation=0,
+    roco_test=0,
+    medicat=0,
+    rocov2_train=240,
+    rocov2_valid=30,
+    rocov2_test=40,
+    table=160,
+)
 
 
 def phantom_key(seed: int, sizes: PhantomSizes) -> str:
     """Returns the folder name of a set: generator version, seed and a hash of the sizes."""
-    digest = hashlib.sha256(to_json(asdict(sizes)).encode()).hexdigest()[:8]
+    # parts without images are left out where they came later: they change no set of before
+    counts = {k: v for k, v in asdict(sizes).items() if v or k not in _LATER}
+    digest = hashlib.sha256(to_json(counts).encode()).hexdigest()[:8]
     return f"v{GENERATOR_VERSION}-seed{seed}-{digest}"
 
 
@@ -100,8 +124,8 @@ def ensure_phantom(
         sizes: Number of images of each part.
 
     Returns:
-        The set's folder, with ``coco/``, ``roco/``, ``medicat/``, ``masks/``, ``facts.jsonl`` and
-        ``phantom.json``.
+        The set's folder, with a folder per format (``coco/``, ``roco/``, ``medicat/``, ``rocov2/``,
+        ``table/``), ``masks/``, ``facts.jsonl`` and ``phantom.json``.
 
     Raises:
         ConfigError: If the seed is negative.
@@ -146,7 +170,7 @@ def _build(work: Path, seed: int, sizes: PhantomSizes) -> None:
     on_terminal = sys.stderr.isatty()
     if not on_terminal:
         _LOGGER.info("making %d phantom images (seed %d), once", sizes.total, seed)
-    for dataset in (ROCO, MEDICAT):
+    for dataset in (ROCO, MEDICAT, ROCOV2, TABLE):
         (work / "masks" / dataset).mkdir(parents=True)
     with tqdm(
         total=sizes.total, desc="making phantom images", unit="image", disable=not on_terminal
@@ -172,7 +196,20 @@ def _write_parts(work: Path, seed: int, sizes: PhantomSizes, on_image: OnImage) 
         *write_roco(work, seed, "val", sizes.roco_validation, on_image),
         *write_roco(work, seed, "test", sizes.roco_test, on_image),
         *write_medicat(work, seed, sizes.medicat, on_image),
+        *_write_further(work, seed, sizes, on_image),
     ]
+
+
+def _write_further(work: Path, seed: int, sizes: PhantomSizes, on_image: OnImage) -> list[Fact]:
+    """Writes the formats of `FURTHER`, those that have images."""
+    counts = {"train": sizes.rocov2_train, "val": sizes.rocov2_valid, "test": sizes.rocov2_test}
+    facts = [
+        fact
+        for split, count in counts.items()
+        if count
+        for fact in write_rocov2(work, seed, split, count, on_image)
+    ]
+    return facts + (write_table(work, seed, sizes.table, on_image) if sizes.table else [])
 
 
 def _move_into_place(work: Path, target: Path) -> None:

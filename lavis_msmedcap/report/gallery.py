@@ -56,7 +56,7 @@ def _card(example: Example) -> str:
     return "\n".join(
         [
             '<article class="card">',
-            _picture(str(prediction.get("image") or ""), identity),
+            picture(str(prediction.get("image") or ""), identity),
             f'<p class="meta"><span>{escape(identity)}</span>{badge}</p>',
             '<p class="label">Model</p>',
             f'<p class="caption" dir="auto">{caption}</p>'
@@ -69,7 +69,13 @@ def _card(example: Example) -> str:
     )
 
 
-def _picture(path: str, identity: str) -> str:
+def picture(path: str, identity: str) -> str:
+    """Writes an image in a frame, or a remark where it cannot be read.
+
+    Args:
+        path: As for `make_thumbnail`.
+        identity: What the image is called, for those who cannot see it.
+    """
     thumbnail = make_thumbnail(path)
     if thumbnail is None:
         return '<div class="frame none">image not available</div>'

@@ -59,9 +59,22 @@ def write_report(
             "</main>",
         ]
     )
-    path = run_dir / REPORT_NAME
-    run_dir.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{REPORT_NAME}.{os.getpid()}.tmp")
+    return write_page(run_dir / REPORT_NAME, title, body)
+
+
+def write_page(path: Path, title: str, body: str) -> Path:
+    """Writes a page without script or outside resource; a reader sees all of it or nothing.
+
+    Args:
+        path: The file; its folder is made.
+        title: Title of the page.
+        body: HTML inside ``<body>``.
+
+    Returns:
+        The path.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     partial.write_text(_page(title, body), encoding="utf-8")
     partial.replace(path)
     return path

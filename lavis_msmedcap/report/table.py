@@ -32,7 +32,7 @@ def format_scores(scores: ScoreSheet) -> str:
         ]
         for name, group in groups
     ]
-    lines = _align([head, *rows])
+    lines = align([head, *rows])
     return "\n".join([*lines, *notes(scores), scores["signature"]])
 
 
@@ -66,12 +66,17 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-def _align(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Pads columns with spaces: names to the left, numbers to the right."""
+def align(rows: Sequence[Sequence[str]], left: int = 1) -> list[str]:
+    """Pads columns with spaces: names to the left, numbers to the right.
+
+    Args:
+        rows: Cells, equally many in each row.
+        left: How many columns, from the first on, are names.
+    """
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return [
         "  ".join(
-            cell.ljust(width) if column == 0 else cell.rjust(width)
+            cell.ljust(width) if column < left else cell.rjust(width)
             for column, (cell, width) in enumerate(zip(row, widths))
         )
         for row in rows

@@ -33,7 +33,7 @@ def relation_problems(
     problems = [
         *run_problems(config, own, incomplete),
         *task_problems(config, own),
-        *dataset_problems(config, own),
+        *dataset_problems(config, own, incomplete),
     ]
     if "model" in own:
         problems += model_problems(config, user.get("model") or {}, incomplete)

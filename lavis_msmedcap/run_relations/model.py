@@ -34,6 +34,7 @@ from lavis_msmedcap.runners.settings import RunSettings
 OWN_IMAGE_PROCESSORS = "msmedcap_image_"
 VIEW_KEYS = {"clip": "image_size", "sam": "sam_image_size"}  # branch to the processor's key
 ENCODER_OF_WEIGHTS = {"eva_vit_g": "eva_clip", "clip_vit_l": "clip_l"}  # names of the catalog
+ENCODER_OF_BLIP2 = {"blip2_pretrained": "eva_clip", "blip2_pretrained_vitL": "clip_l"}
 OBJECTIVES = ("itc", "itm", "lm")
 NEEDING_NEGATIVES = ("itc", "itm")
 
@@ -49,6 +50,7 @@ def model_problems(
         incomplete: Sections with holes that are told elsewhere.
     """
     yield from _weights_problems(config["model"], user)
+    yield from _blip2_problems(config["model"])
     yield from _size_problems(config["model"])
     yield from _branch_problems(config, incomplete)
     yield from _objective_problems(config)
@@ -79,6 +81,22 @@ def _weights_problems(model: Mapping[str, Any], user: Mapping[str, Any]) -> Iter
     if model.get("load_finetuned") is True and isinstance(finetuned, str):
         cure = "; train first, or set model.finetuned to the checkpoint of an earlier run"
         yield from (f"{problem}{cure}" for problem in _no_checkpoint("model.finetuned", finetuned))
+
+
+def _blip2_problems(model: Mapping[str, Any]) -> Iterator[str]:
+    """Finds a CLIP branch that starts from the Q-Former of another encoder."""
+    branch = mapping(mapping(model.get("branches")).get("clip"))
+    name = mapping(branch.get("encoder")).get("name")
+    by_word = branch.get("init") == "blip2"
+    key = "model.pretrained.blip2" if by_word else "model.branches.clip.init"
+    weights = mapping(model.get("pretrained")).get("blip2") if by_word else branch.get("init")
+    meant = ENCODER_OF_BLIP2.get(weights) if isinstance(weights, str) else None
+    if meant is not None and name in ENCODER_OF_BLIP2.values() and meant != name:
+        fitting = next(known for known, of in ENCODER_OF_BLIP2.items() if of == name)
+        yield (
+            f"{key} is {weights}, whose Q-Former reads {meant}, but model.branches.clip.encoder."
+            f"name is {name}; set {key}={fitting}"
+        )
 
 
 def _size_problems(model: Mapping[str, Any]) -> Iterator[str]:

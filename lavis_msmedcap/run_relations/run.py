@@ -24,7 +24,8 @@ from lavis_msmedcap.run_relations.values import (
 from lavis_msmedcap.runners.loaders import TRAIN
 from lavis_msmedcap.runners.precision import choose_device
 from lavis_msmedcap.runners.run_directory import obstacle
-from lavis_msmedcap.runners.settings import RunSettings
+from lavis_msmedcap.runners.run_status import STATUS
+from lavis_msmedcap.runners.settings import AUTO, OFF, RESUME_CKPT_PATH, RunSettings
 from lavis_msmedcap.tasks.medical_captioning import Decoding
 
 EVALUATED = ("valid_splits", "test_splits")
@@ -157,17 +158,20 @@ def _order_problems(run: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _resume_problems(run: Mapping[str, Any], own: Collection[str]) -> Iterator[str]:
-    resume = run.get("resume_ckpt_path")
-    if not isinstance(resume, str):
-        return
-    if "runner" in own:  # which refuses it, but not before everything is built
-        yield (
-            "run.resume_ckpt_path: this version cannot take up an interrupted run; to start from "
-            "its weights, set model.load_finetuned=true, model.finetuned to its run directory, and "
-            "run.resume_ckpt_path=null"
-        )
-    elif "://" not in resume and not resolve_path(resume).exists():
-        yield f"run.resume_ckpt_path: {resolve_path(resume)} does not exist; name a checkpoint"
+    checkpoint, resume = run.get("resume_ckpt_path"), run.get("resume")
+    if isinstance(checkpoint, str) and "runner" in own:
+        yield f"run.resume_ckpt_path: {RESUME_CKPT_PATH}"
+    elif isinstance(checkpoint, str) and "://" not in checkpoint:
+        place = resolve_path(checkpoint)
+        if not place.exists():
+            yield f"run.resume_ckpt_path: {place} does not exist; name a checkpoint"
+    if isinstance(resume, str) and resume not in (AUTO, OFF):
+        place = resolve_path(resume)
+        if not (place / STATUS).is_file():
+            yield (
+                f"run.resume: {place} is no run directory (it has no {STATUS}); name the one to go "
+                f"on with, or set run.resume to {AUTO} or {OFF}"
+            )
 
 
 def _device_problems(run: Mapping[str, Any]) -> Iterator[str]:

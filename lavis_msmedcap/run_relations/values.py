@@ -59,14 +59,18 @@ def branches_of(config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, A
 
 
 def splits_of(settings: Any) -> tuple[str, ...]:
-    """Returns the splits that a dataset's settings ask for: a list, or those with annotations."""
+    """Returns the splits that a dataset's settings ask for.
+
+    A list; else those with annotations, or with tables of their own; else it may have any.
+    """
     listed = mapping(settings).get("splits")
     if isinstance(listed, list):
         return tuple(names(listed))
-    annotations = mapping(mapping(settings).get("build_info")).get("annotations")
-    if not isinstance(annotations, Mapping):
-        return SPLITS
-    return tuple(split for split in SPLITS if annotations.get(split))
+    info = mapping(mapping(settings).get("build_info"))
+    for by_split in (info.get("annotations"), info.get("table")):
+        if isinstance(by_split, Mapping):
+            return tuple(split for split in SPLITS if by_split.get(split))
+    return SPLITS
 
 
 def unread(config: Mapping[str, Any], own: Collection[str]) -> list[str]:

@@ -1,15 +1,18 @@
-"""What is said when Ctrl-C ends a run: where its files are, and how its checkpoint is used."""
+"""What is said when a run is asked to stop: where its files are, and how to go on."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
 
-NO_RESUME = "This version cannot take up an interrupted run"
-
 
 def describe_interruption(
-    root: Path, checkpoints: Mapping[str, str], stage: int | None, evaluates: bool
+    root: Path,
+    checkpoints: Mapping[str, str],
+    stage: int | None,
+    evaluates: bool,
+    resumable: bool,
+    automatic: bool = False,
 ) -> str:
     """Says what an interrupted run leaves behind.
 
@@ -18,6 +21,8 @@ def describe_interruption(
         checkpoints: How far the run had come (``epoch 2, step 80``) by name of a checkpoint file.
         stage: 1 for a model whose checkpoint stage 2 starts from.
         evaluates: Whether the run only evaluates.
+        resumable: Whether there is a state to go on from.
+        automatic: Whether the configuration has ``run.resume: auto``.
 
     Returns:
         One fact per line.
@@ -25,20 +30,14 @@ def describe_interruption(
     place = f"run directory: {root}"
     if evaluates:
         return f"{place}\nSplits that had been finished have their results there; start it again."
-    if not checkpoints:
-        return f"{place}\nNo checkpoint was written yet. {NO_RESUME}; start it again."
-    written = ", ".join(f"{name} ({state})" for name, state in checkpoints.items())
-    uses = [
-        f"evaluate it (lavis.evaluate) with model.finetuned={root}",
-        f"train on from its weights with model.load_finetuned=true model.finetuned={root}",
-    ]
-    if stage == 1:
-        uses[0] = f"start stage 2 (caption.yaml) from it with model.stage1={root}"
-    return "\n".join(
-        [
-            place,
-            f"checkpoints: {written}",
-            f"{NO_RESUME}, but you can",
-            *(f"  - {use}" for use in uses),
-        ]
-    )
+    if not resumable:
+        return f"{place}\nNothing had been saved yet; start it again."
+    option = "" if automatic else " with --options run.resume=auto"
+    lines = [place, f"go on with it: the same command{option}"]
+    if checkpoints:
+        written = ", ".join(f"{name} ({state})" for name, state in checkpoints.items())
+        use = f"evaluate it (lavis.evaluate) with model.finetuned={root}"
+        if stage == 1:
+            use = f"start stage 2 (caption.yaml) from it with model.stage1={root}"
+        lines += [f"checkpoints: {written}", f"or {use}"]
+    return "\n".join(lines)

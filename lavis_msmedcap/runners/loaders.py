@@ -92,7 +92,7 @@ def train_loader(
         ConfigError: If ``run.train_dataset_ratios`` names a dataset that is not trained on.
         DataError: If there is too little data for a batch.
     """
-    joined = JoinedDataset(_with_split(datasets, TRAIN))
+    joined = JoinedDataset(with_split(datasets, TRAIN), settings.seed)
     ratios = settings.train_dataset_ratios
     unknown = sorted(set(ratios) - set(joined.names))
     if unknown:
@@ -106,7 +106,11 @@ def train_loader(
         )
     specs = [
         DatasetSpec(
-            name, len(data), domains[name], ratios.get(name, float(getattr(data, "ratio", 1.0)))
+            name,
+            len(data),
+            domains[name],
+            ratios.get(name, float(getattr(data, "ratio", 1.0))),
+            getattr(data, "blocks", None),
         )
         for name, data in zip(joined.names, joined.datasets)
     ]
@@ -131,7 +135,7 @@ def describe_plan(loader: DataLoader[dict[str, Any]]) -> str:
     return f"an epoch has {len(plan)} batches of {plan.global_batch}: {', '.join(shares)}"
 
 
-def _with_split(datasets: Datasets, split: str) -> dict[str, Any]:
+def with_split(datasets: Datasets, split: str) -> dict[str, Any]:
     """Returns the datasets that have a split."""
     return {
         name: splits[split] for name, splits in datasets.items() if splits.get(split) is not None
@@ -152,7 +156,7 @@ def eval_data(
     Raises:
         DataError: If the split is empty in all of them.
     """
-    joined = JoinedDataset(_with_split(datasets, split))
+    joined = JoinedDataset(with_split(datasets, split))
     picks = [spread(len(data), settings.max_eval_samples) for data in joined.datasets]
     if not any(picks):
         raise DataError(
@@ -204,7 +208,7 @@ def check_splits(datasets: Datasets, settings: RunSettings) -> None:
     problems = [
         f"run.{key}: no dataset has a split {split!r}; there are: {_splits_text(datasets)}"
         for key, split in wanted
-        if not _with_split(datasets, split)
+        if not with_split(datasets, split)
     ]
     if not settings.evaluate and settings.train_splits != (TRAIN,):
         problems.append(

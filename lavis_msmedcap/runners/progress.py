@@ -27,11 +27,12 @@ class Pace:
 
     Args:
         total: Number of steps.
+        done: Steps that an earlier process did.
     """
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, done: int = 0) -> None:
         self.total = total
-        self.done = 0
+        self.done = done
         self._latest: deque[tuple[float, int]] = deque(maxlen=RATE_WINDOW)
 
     def add(self, seconds: float, images: int) -> None:
@@ -70,6 +71,7 @@ class Bar:
         visible: False on ranks that keep quiet.
         stream: Where the bar goes.
         keep: Leave the finished bar on the screen.
+        done: Steps that an earlier process did.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class Bar:
         visible: bool,
         stream: TextIO | None = None,
         keep: bool = True,
+        done: int = 0,
     ) -> None:
         stream = sys.stderr if stream is None else stream
         self.shown = visible and can_show_bar(stream)
@@ -87,6 +90,7 @@ class Bar:
         if self.shown:
             self._bar = tqdm(
                 total=total,
+                initial=done,
                 desc=label,
                 file=stream,
                 leave=keep,

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import logging
 import math
+import resource
+import sys
 
+import torch
+
+from lavis_msmedcap.runners.event_files import EventFiles
 from lavis_msmedcap.runners.loss_meter import TOTAL, Sums
 from lavis_msmedcap.runners.progress import Bar, Pace, pace_note
 from lavis_msmedcap.runners.run_directory import RunDirectory
 from lavis_msmedcap.runners.run_log import RunLog
 from lavis_msmedcap.runners.tables import CsvTable
 from lavis_msmedcap.runners.training_loop import StepReport
+from lavis_msmedcap.runners.training_state import Progress
 
 logger = logging.getLogger(__name__)
 
@@ -22,6 +28,8 @@ COLUMNS = (
     "grad_norm",
     "images_per_second",
     "seconds",
+    "data_wait",
+    "memory_gib",
     TOTAL,
 )
 
@@ -31,7 +39,9 @@ class TrainingReporter:
 
     Columns of ``metrics.csv``: epoch (from 1), step (optimizer steps so far), images_seen (all
     processes), lr (of the last step), grad_norm (mean before clipping since the last row),
-    images_per_second and seconds (since the last row), and the means of all losses since the last
+    images_per_second and seconds (since the last row), data_wait (share of the seconds in which the
+    device waited for data), memory_gib (peak of this process so far: of the GPU where there is one,
+    else of main memory), and the means of all losses since the last
     row: ``loss``, ``<branch>/<objective>`` and ``<dataset>/<branch>/<objective>``.
 
     Args:
@@ -40,19 +50,31 @@ class TrainingReporter:
         total_steps: Optimizer steps of the whole training.
         max_epoch: Number of epochs.
         visible: True on the main process.
+        start: Where the training goes on.
     """
 
     def __init__(
-        self, directory: RunDirectory, log: RunLog, total_steps: int, max_epoch: int, visible: bool
+        self,
+        directory: RunDirectory,
+        log: RunLog,
+        total_steps: int,
+        max_epoch: int,
+        visible: bool,
+        start: Progress | None = None,
     ) -> None:
+        start = Progress() if start is None else start
         self._table = CsvTable(directory.metrics, COLUMNS)
+        if visible and start.step:
+            self._table.cut(lambda row: int(row["step"]) <= start.step)
+        self.events = EventFiles(directory.events, start.step) if visible else None
         self._log = log
         self._max_epoch = max_epoch
         self._visible = visible
-        self._pace = Pace(total_steps)
-        self._bar = Bar(total_steps, "training", visible=visible)
-        self._images_seen = 0
+        self._pace = Pace(total_steps, start.step)
+        self._bar = Bar(total_steps, "training", visible=visible, done=start.step)
+        self._images_seen = start.images_seen
         self._seconds = 0.0
+        self._waited = 0.0
         self._norms: list[float] = []
         self._parts = ""
 
@@ -60,6 +82,7 @@ class TrainingReporter:
         """Moves the bar on."""
         self._pace.add(report.seconds, report.images)
         self._seconds += report.seconds
+        self._waited += report.waited
         if math.isfinite(report.grad_norm):
             self._norms.append(report.grad_norm)
         self._bar.advance(
@@ -71,22 +94,26 @@ class TrainingReporter:
         """Writes a row and a line."""
         means = sums.means()
         self._images_seen += sums.samples
-        seconds, norms = self._seconds, self._norms
-        self._seconds, self._norms = 0.0, []
+        seconds, waited, norms = self._seconds, self._waited, self._norms
+        self._seconds, self._waited, self._norms = 0.0, 0.0, []
         if not self._visible:
             return
-        self._table.append(
-            {
-                "epoch": report.epoch + 1,
-                "step": report.step,
-                "images_seen": self._images_seen,
-                "lr": report.lr,
-                "grad_norm": sum(norms) / len(norms) if norms else None,
-                "images_per_second": sums.samples / seconds if seconds > 0 else None,
-                "seconds": seconds,
-                **means,
-            }
-        )
+        row = {
+            "epoch": report.epoch + 1,
+            "step": report.step,
+            "images_seen": self._images_seen,
+            "lr": report.lr,
+            "grad_norm": sum(norms) / len(norms) if norms else None,
+            "images_per_second": sums.samples / seconds if seconds > 0 else None,
+            "seconds": seconds,
+            "data_wait": waited / seconds if seconds > 0 else None,
+            "memory_gib": memory_gib(),
+            **means,
+        }
+        self._table.append(row)
+        if self.events is not None:
+            shown_there = {name: value for name, value in row.items() if name != "step"}
+            self.events.write("train", report.step, shown_there)
         shown = {name: mean for name, mean in means.items() if name.count("/") < 2}
         losses = ", ".join(f"{name} {mean:.4f}" for name, mean in shown.items())
         self._parts = "".join(f", {k} {v:.3f}" for k, v in shown.items() if k != TOTAL)
@@ -100,5 +127,15 @@ class TrainingReporter:
             logger.info("%s", line)
 
     def close(self) -> None:
-        """Ends the bar."""
+        """Ends the bar and the event files."""
         self._bar.close()
+        if self.events is not None:
+            self.events.close()
+
+
+def memory_gib() -> float:
+    """Returns the peak memory of this process in GiB: of the GPU, or else of main memory."""
+    if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        return torch.cuda.max_memory_reserved() / 2**30
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**30 if sys.platform == "darwin" else 2**20)

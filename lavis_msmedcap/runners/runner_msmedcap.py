@@ -5,10 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import time
 import traceback
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lavis.common.registry import registry
@@ -19,28 +18,34 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from lavis_msmedcap.common.distributed import get_world_size, is_main_process
-from lavis_msmedcap.common.errors import Interruption
+from lavis_msmedcap.common.distributed import gather_objects, get_world_size, is_main_process
+from lavis_msmedcap.common.errors import Interruption, Preempted
+from lavis_msmedcap.common.paths import write_text_at_once
+from lavis_msmedcap.models.checkpoint_loading import FROZEN
 from lavis_msmedcap.runners.checkpointing import Checkpoints, TrainingState
+from lavis_msmedcap.runners.data_summary import DataBook
 from lavis_msmedcap.runners.domains import check_domains, dataset_domains
+from lavis_msmedcap.runners.environment import environment_text
 from lavis_msmedcap.runners.evaluator import Evaluator
 from lavis_msmedcap.runners.interruption import describe_interruption
+from lavis_msmedcap.runners.keeper import Keeper
 from lavis_msmedcap.runners.loaders import check_splits, describe_plan, train_loader
 from lavis_msmedcap.runners.optimization import build_optimizer, count_steps
 from lavis_msmedcap.runners.precision import Precision, choose_device
-from lavis_msmedcap.runners.progress import clock
 from lavis_msmedcap.runners.reporter import TrainingReporter
-from lavis_msmedcap.runners.run_directory import RunDirectory, create_run_directory
+from lavis_msmedcap.runners.run_directory import RunDirectory, open_run_directory
 from lavis_msmedcap.runners.run_log import RunLog
+from lavis_msmedcap.runners.run_status import RunStatus, read_status
 from lavis_msmedcap.runners.schedule import LRSchedule
-from lavis_msmedcap.runners.settings import RunSettings
-from lavis_msmedcap.runners.tables import CsvTable
+from lavis_msmedcap.runners.settings import AUTO, RunSettings
+from lavis_msmedcap.runners.stopping import StopRequest
+from lavis_msmedcap.runners.training import Selection, Training
 from lavis_msmedcap.runners.training_loop import TrainingLoop
+from lavis_msmedcap.runners.training_state import Progress, StateStore
 
 logger = logging.getLogger(__name__)
 
 BEST = "best"
-VALIDATION_COLUMNS = ("epoch", "step", "split", "agg_metrics")
 
 
 @registry.register_runner("runner_msmedcap")
@@ -90,6 +95,7 @@ class RunnerMSMedCap(RunnerBase):
         super().__init__(cfg, task, model, datasets, job_id)
         self._device = device
         self._dataloaders = loaders
+        self._request = StopRequest()
         self._model: nn.Module = model
         self._wrapped_model: nn.Module | None = None
         self._optimizer: torch.optim.Optimizer | None = None
@@ -98,8 +104,7 @@ class RunnerMSMedCap(RunnerBase):
             self.precision = Precision(self.settings.amp, device)
         self.state = TrainingState()
         self.checkpoints = Checkpoints(self.directory, self._facts())
-        self._validation = CsvTable(self.directory.validation, VALIDATION_COLUMNS)
-        self._loop: TrainingLoop | None = None
+        self._book = DataBook(datasets, self.directory.data_summary)
 
     # --- LAVIS' properties --------------------------------------------------------------------
 
@@ -207,8 +212,13 @@ class RunnerMSMedCap(RunnerBase):
     # --- run directory ------------------------------------------------------------------------
 
     def setup_output_dir(self) -> None:
-        """Makes the run directory and tells LAVIS where it is."""
-        self.directory: RunDirectory = create_run_directory(self.settings.output_dir)
+        """Makes the run directory, or takes up an unfinished one, and tells LAVIS where it is."""
+        settings = self.settings
+        # an evaluation has nothing to go on with
+        resume = None if settings.evaluate else settings.resume
+        batch = settings.batch_size_train * get_world_size()
+        self._open = open_run_directory(settings.output_dir, resume, self._plain_config(), batch)
+        self.directory: RunDirectory = self._open.directory
         self.output_dir = self.directory.root
         self.result_dir = self.directory.result
         # not register_path, which refuses the second runner of a process
@@ -217,12 +227,16 @@ class RunnerMSMedCap(RunnerBase):
         self.log = RunLog(self.directory.log, visible=is_main_process())
         self.log_config()
 
+    def _plain_config(self) -> dict[str, Any]:
+        config = OmegaConf.create(self.config.config)
+        return cast("dict[str, Any]", OmegaConf.to_container(config, resolve=True))
+
     def log_config(self) -> None:
         """Writes the configuration, everything resolved."""
         if is_main_process():
-            config = OmegaConf.create(self.config.config)
-            text = OmegaConf.to_yaml(config, resolve=True)
-            self.directory.config.write_text(text, encoding="utf-8")
+            text = OmegaConf.to_yaml(OmegaConf.create(self._plain_config()))
+            write_text_at_once(self.directory.config, text)
+            write_text_at_once(self.directory.environment, environment_text())
 
     def log_stats(self, stats: Any, split_name: str) -> None:
         """Writes results as one line of JSON to the log file."""
@@ -242,28 +256,32 @@ class RunnerMSMedCap(RunnerBase):
         Raises:
             NonFiniteError: If a loss or gradient is not finite.
             Interruption: On the main process, if Ctrl-C ends it.
+            Preempted: If another signal asks it to stop.
         """
-        with self._logging():
+        with self._logging(), self._request.listening():
             if self.evaluate_only:
                 for split in self.valid_splits:
                     if split not in self.test_splits:
                         self.eval_epoch(split, cur_epoch="given", skip_reload=True)
-            else:
-                self._train_epochs()
-            self.evaluate(skip_reload=self.evaluate_only)
+                self.evaluate(skip_reload=True)
+                return
+            keeper = self._train_epochs()
+            self.evaluate()
+            self._finish(keeper)
 
-    def _train_epochs(self) -> None:
-        started = time.perf_counter()
-        self._introduce()
-        self.checkpoints.rehearse(self._bare_model)
+    def _train_epochs(self) -> Keeper:
         model: Any = self._bare_model
+        keeper = self._keeper()
+        start = keeper.load()
+        self._introduce(start)
+        self.checkpoints.rehearse(model)
         if hasattr(model, "keep_features"):  # evaluation alone sees every image once
             model.keep_features(self.settings.feature_cache_gib)
         total_steps = self.steps_per_epoch * self.max_epoch
         reporter = TrainingReporter(
-            self.directory, self.log, total_steps, self.max_epoch, is_main_process()
+            self.directory, self.log, total_steps, self.max_epoch, is_main_process(), start
         )
-        self._loop = TrainingLoop(
+        loop = TrainingLoop(
             self.model,
             self._train_step,
             self.optimizer,
@@ -273,27 +291,62 @@ class RunnerMSMedCap(RunnerBase):
             accumulate=self.settings.accum_grad_iters,
             clip_grad_norm=self.settings.clip_grad_norm,
             log_freq=self.settings.log_freq,
+            seed=self.settings.seed,
+            keeper=keeper,
         )
+        training = Training(
+            loop,
+            self.train_loader,
+            model,
+            keeper,
+            self.checkpoints,
+            self.directory,
+            self._status,
+            self._request,
+            self.log,
+            reporter.events,
+            self._book.close_epoch,
+        )
+        self.state = training.state
         try:
-            for epoch in range(self.start_epoch, self.max_epoch):
-                self.log_stats(self.train_epoch(epoch), "train")
-                # before validation: nothing that happens there may cost the epoch
-                self.checkpoints.save_last(self._bare_model, self.state)
-                self._validate(epoch)
+            settings = self.settings
+            selection = Selection(self.valid_splits, settings.best_metric, settings.early_stopping)
+            training.run(start, self.max_epoch, selection, self._validate)
         finally:
             reporter.close()
-        if is_main_process():
-            logger.info("trained in %s", clock(time.perf_counter() - started))
+        return keeper
 
-    def _introduce(self) -> None:
+    def _keeper(self) -> Keeper:
+        """Makes what writes and reads states; `_status` is what the run directory says."""
+        found = read_status(self.output_dir) if is_main_process() else None
+        self._status = gather_objects([found])[0] or RunStatus()
+        model: Any = self._bare_model
+        identity = {
+            "the training data": describe_plan(self.train_loader),
+            "the frozen weights": model.checkpoint_metadata().get(FROZEN, ""),
+        }
+        store = StateStore(self.directory.states, self.settings.keep_last)
+        minutes = self.settings.save_every_minutes
+        return Keeper(store, model, self.optimizer, identity, self._request, minutes)
+
+    def _finish(self, keeper: Keeper) -> None:
+        self._status.finished = True
+        if is_main_process():
+            self._status.write(self.output_dir)
+        keeper.clear()
+
+    def _introduce(self, start: Progress) -> None:
         model: Any = self._bare_model
         plan = self.lr_scheduler.plan
         if not is_main_process():
             return
         logger.info("run directory: %s", self.output_dir)
+        if self._open.resumed:
+            logger.info("taking up the run: %s", start)
         if hasattr(model, "describe_trainable"):
             logger.info("%s", model.describe_trainable())
         logger.info("%s", describe_plan(self.train_loader))
+        self._book.count_long_texts(model)
         logger.info(
             "%d epochs of %d steps on %s, %d process(es), amp %s",
             self.max_epoch,
@@ -308,43 +361,13 @@ class RunnerMSMedCap(RunnerBase):
         return self.unwrap_dist_model(self.model)
 
     def _train_step(self, model: nn.Module, samples: dict[str, Any]) -> Mapping[str, Any]:
+        self._book.take(samples)
         output = self.task.train_step(model=model, samples=samples)
         # LAVIS' own tasks return the loss alone
         return {"loss": output} if isinstance(output, Tensor) else output
 
-    def train_epoch(self, epoch: int) -> dict[str, float]:
-        """Trains one epoch and returns the mean losses over all ranks."""
-        if self._loop is None:
-            raise RuntimeError("train_epoch belongs to train(); call that")
-        sampler: Any = self.train_loader.batch_sampler
-        sampler.set_epoch(epoch)
-        means = self._loop.run_epoch(self.train_loader, epoch).means()
-        self.state.epoch = epoch + 1
-        self.state.global_step = self._loop.global_step
-        return means
-
-    def _validate(self, epoch: int) -> None:
-        for number, split in enumerate(self.valid_splits):
-            result = self.eval_epoch(split, cur_epoch=epoch + 1, skip_reload=True) or {}
-            self._record_validation(split, result)
-            if number == 0 and self.state.take(result.get("agg_metrics")):
-                self.checkpoints.save_best(self._bare_model, self.state)
-                logger.info("epoch %d is the best so far", epoch + 1)
-        if self.valid_splits:
-            self.checkpoints.save_last(self._bare_model, self.state)
-
-    def _record_validation(self, split: str, result: Mapping[str, Any]) -> None:
-        self.log_stats(result, split)
-        if is_main_process():
-            numbers = {k: v for k, v in result.items() if isinstance(v, (int, float))}
-            self._validation.append(
-                {
-                    "epoch": self.state.epoch,
-                    "step": self.state.global_step,
-                    "split": split,
-                    **numbers,
-                }
-            )
+    def _validate(self, split: str, epoch: int) -> Mapping[str, Any]:
+        return self.eval_epoch(split, cur_epoch=epoch, skip_reload=True) or {}
 
     # --- evaluation ---------------------------------------------------------------------------
 
@@ -406,11 +429,18 @@ class RunnerMSMedCap(RunnerBase):
             except BaseException as error:
                 self.log.file_only(traceback.format_exc())
                 if isinstance(error, KeyboardInterrupt) and is_main_process():
-                    raise Interruption(self._what_is_left()) from error
+                    raise Interruption(
+                        self._what_is_left(), preempted=isinstance(error, Preempted)
+                    ) from error
                 raise
 
     def _what_is_left(self) -> str:
         stage = getattr(self._model, "STAGE", None)
         return describe_interruption(
-            self.output_dir, self.checkpoints.written, stage, self.evaluate_only
+            self.output_dir,
+            self.checkpoints.written,
+            stage,
+            self.evaluate_only,
+            bool(StateStore(self.directory.states).paths()),
+            self.settings.resume == AUTO,
         )

@@ -11,6 +11,11 @@ from lavis_msmedcap.common.errors import ConfigError
 from lavis_msmedcap.runners.schedule import SCHEDULES, SchedulePlan
 
 AMP_MODES = ("off", "bf16", "fp16")
+OFF, AUTO = "off", "auto"
+RESUME_CKPT_PATH = (
+    "this runner goes on from a run directory, not from a checkpoint: set run.resume to the "
+    "directory or to auto, and run.resume_ckpt_path=null"
+)
 T = TypeVar("T")
 
 
@@ -46,6 +51,13 @@ class RunSettings:
         evaluate: Evaluate only.
         train_dataset_ratios: Sampling weight by dataset name, over the datasets' own ``ratio``.
         feature_cache_gib: Main memory per process for the output of frozen encoders; 0 keeps none.
+        resume: ``off``, ``auto`` (the newest unfinished run of the same configuration, if there is
+            one), or a run directory.
+        save_every_minutes: Time between two states within an epoch; 0 writes them between epochs.
+        keep_last: States that are kept.
+        best_metric: Result of the first of ``valid_splits`` that chooses the best epoch, for
+            example ``loss`` or ``CIDEr``; None leaves it to the task.
+        early_stopping: Epochs without a better one after which the training ends; None never.
     """
 
     output_dir: str = "output/msmedcap"
@@ -75,6 +87,11 @@ class RunSettings:
     evaluate: bool = False
     train_dataset_ratios: dict[str, float] = field(default_factory=dict)
     feature_cache_gib: float = 0.0
+    resume: str = OFF
+    save_every_minutes: float = 10.0
+    keep_last: int = 2
+    best_metric: str | None = None
+    early_stopping: int | None = None
 
     @classmethod
     def from_run_cfg(cls, run_cfg: Mapping[str, Any]) -> RunSettings:
@@ -112,8 +129,14 @@ class RunSettings:
             evaluate=bool(run_cfg.get("evaluate", cls.evaluate)),
             train_dataset_ratios=reader.ratios("train_dataset_ratios"),
             feature_cache_gib=reader.number("feature_cache_gib", cls.feature_cache_gib, least=0.0),
+            resume=reader.resume(),
+            save_every_minutes=reader.number(
+                "save_every_minutes", cls.save_every_minutes, least=0.0
+            ),
+            keep_last=reader.integer("keep_last", cls.keep_last, least=1),
+            best_metric=reader.optional("best_metric", None, str),
+            early_stopping=reader.optional("early_stopping", None, reader.count),
         )
-        reader.refuse_resume()
         reader.finish()
         return settings
 
@@ -146,14 +169,14 @@ class _Reader:
         if self._problems:
             raise ConfigError(self._problems, "the run section")
 
-    def refuse_resume(self) -> None:
-        """Says that an interrupted run cannot be taken up, and what can be done instead."""
+    def resume(self) -> str:
+        """Reads ``resume``; YAML turns ``off`` into False."""
         if self._cfg.get("resume_ckpt_path"):
-            self._problems.append(
-                "run.resume_ckpt_path: this version cannot take up an interrupted run; to start "
-                "from its weights, set model.load_finetuned=true and model.finetuned to its run "
-                "directory, and run.resume_ckpt_path=null"
-            )
+            self._problems.append(f"run.resume_ckpt_path: {RESUME_CKPT_PATH}")
+        value = self._cfg.get("resume")
+        if isinstance(value, bool):
+            return AUTO if value else OFF
+        return str(value or OFF)
 
     def get(self, key: str, convert: Callable[[Any], T], default: T) -> T:
         """Returns the converted value, or the default where the key is missing or null."""

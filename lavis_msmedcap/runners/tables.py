@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 
@@ -34,6 +34,20 @@ class CsvTable:
         with self.path.open("a", newline="", encoding="utf-8") as file:
             csv.DictWriter(file, self._columns).writerow(_texts(row))
 
+    def cut(self, keep: Callable[[Mapping[str, str]], bool]) -> None:
+        """Goes on with the file of an interrupted run, without the rows that will be written again.
+
+        Args:
+            keep: Tells of a row, all texts, whether it stays.
+        """
+        if not self.path.is_file():
+            return
+        with self.path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            rows = [row for row in reader if _whole(row) and keep(row)]
+            self._columns = list(reader.fieldnames or [])
+        self._write(rows)
+
     def _extend(self, new: Sequence[str]) -> None:
         rows: list[dict[str, str]] = []
         if self._columns:
@@ -41,12 +55,20 @@ class CsvTable:
                 rows = list(csv.DictReader(file))
         measured = sorted({*self._columns, *new} - set(self._fixed))
         self._columns = [*self._fixed, *measured]
+        self._write(rows)
+
+    def _write(self, rows: Sequence[Mapping[str, str]]) -> None:
         partial = self.path.with_name(f".{self.path.name}.tmp")
         with partial.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, self._columns)
             writer.writeheader()
             writer.writerows(rows)
         partial.replace(self.path)
+
+
+def _whole(row: Mapping[str, str]) -> bool:
+    """Tells whether a row was written to its end."""
+    return None not in row.values()
 
 
 def _texts(row: Mapping[str, object]) -> dict[str, str]:

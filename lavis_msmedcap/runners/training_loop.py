@@ -19,15 +19,20 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from lavis_msmedcap.common.distributed import get_world_size, is_distributed
+from lavis_msmedcap.common.distributed import get_rank, get_world_size, is_distributed
+from lavis_msmedcap.datasets.random_streams import seed_generators
 from lavis_msmedcap.runners.loss_meter import LossMeter, Sums
 from lavis_msmedcap.runners.nonfinite import BatchNote, note_batch, raise_nonfinite
 from lavis_msmedcap.runners.optimization import clip_gradients
 from lavis_msmedcap.runners.precision import Precision
 from lavis_msmedcap.runners.schedule import LRSchedule
+from lavis_msmedcap.runners.training_state import Progress
 
 # overflowing fp16 steps in a row; by then the scale of 65536 has been halved to nothing
 FP16_PATIENCE = 30
+
+# wishes of a `StateKeeper`; the largest one of all processes counts
+CONTINUE, SAVE, STOP = range(3)
 
 Samples = dict[str, Any]
 TrainStep = Callable[[nn.Module, Samples], Mapping[str, Any]]
@@ -49,6 +54,7 @@ class StepReport:
         loss: Mean loss of this process.
         images: Images of all processes.
         seconds: Duration, loading included.
+        waited: Seconds of it in which batches were waited for.
     """
 
     epoch: int
@@ -58,6 +64,20 @@ class StepReport:
     loss: float
     images: int
     seconds: float
+    waited: float = 0.0
+
+
+class StateKeeper(Protocol):
+    """Decides when the state of the training is written, and writes it."""
+
+    def wish(self) -> int:
+        """Returns what this process wants after the step: CONTINUE, SAVE or STOP."""
+
+    def save(self, progress: Progress) -> None:
+        """Writes the state; called on every rank."""
+
+    def stop(self) -> None:
+        """Leaves the training by raising; called on every rank."""
 
 
 class StepListener(Protocol):
@@ -83,6 +103,13 @@ class TrainingLoop:
         accumulate: Batches per optimizer step.
         clip_grad_norm: Largest gradient norm, or None.
         log_freq: Steps between two logs.
+        seed: With the step and the rank it seeds the random generators of every step.
+        keeper: Writes the state in the middle of an epoch, or nobody does.
+
+    Attributes:
+        global_step: Optimizer steps done.
+        images_seen: Images of all processes.
+        stopping: Whether some process has been asked to stop; the same on every rank.
     """
 
     def __init__(
@@ -97,6 +124,8 @@ class TrainingLoop:
         accumulate: int = 1,
         clip_grad_norm: float | None = None,
         log_freq: int = 50,
+        seed: int = 0,
+        keeper: StateKeeper | None = None,
     ) -> None:
         self.model = model
         self.train_step = train_step
@@ -107,17 +136,51 @@ class TrainingLoop:
         self.accumulate = accumulate
         self.clip_grad_norm = clip_grad_norm
         self.log_freq = log_freq
+        self.seed = seed
+        self.keeper = keeper
         self.global_step = 0
+        self.images_seen = 0
+        self.stopping = False
         self._overflows = 0
         self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self._meter = LossMeter()
 
-    def run_epoch(self, batches: BatchSource, epoch: int) -> Sums:
-        """Trains on all batches once.
+    def go_on_from(self, progress: Progress) -> None:
+        """Takes the counters of an interrupted training."""
+        self.global_step, self.images_seen = progress.step, progress.images_seen
+        self._overflows = progress.overflows
+        if self.precision.scaler is not None and progress.scaler:
+            self.precision.scaler.load_state_dict(progress.scaler)
+
+    def progress(self, epoch: int, batch: int = 0, totals: Sums | None = None) -> Progress:
+        """Returns how far the training has come.
 
         Args:
-            batches: Batches of this process.
+            epoch: Epoch of the next batch.
+            batch: Batches of it that are done.
+            totals: Its loss sums so far.
+        """
+        scaler = self.precision.scaler
+        return Progress(
+            epoch=epoch,
+            batch=batch,
+            step=self.global_step,
+            images_seen=self.images_seen,
+            totals={} if totals is None else dict(totals.totals),
+            scaler={} if scaler is None else scaler.state_dict(),
+            overflows=self._overflows,
+        )
+
+    def run_epoch(
+        self, batches: BatchSource, epoch: int, done: int = 0, totals: Sums | None = None
+    ) -> Sums:
+        """Trains on the batches of an epoch.
+
+        Args:
+            batches: Those of this process that are left.
             epoch: Counted from 0.
+            done: Batches that were done before an interruption.
+            totals: Loss sums over these.
 
         Returns:
             Loss sums of the epoch over all ranks.
@@ -129,24 +192,35 @@ class TrainingLoop:
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
         self._meter = LossMeter()
-        total, count = Sums(), len(batches)
+        total, count = Sums(), done + len(batches)
+        total.add(Sums() if totals is None else totals)
         window: list[BatchNote] = []
-        started = time.perf_counter()
-        for index, samples in enumerate(batches):
+        started = asked = time.perf_counter()
+        waited = 0.0
+        for index, samples in enumerate(batches, done):
+            waited += time.perf_counter() - asked
             # the last window of an epoch may be short: it divides by its own length
             size = min(self.accumulate, count - (index - len(window)))
+            seed_generators(self.seed, "step", self.global_step, len(window), get_rank())
             samples = to_device(samples, self.precision.device)
             samples.update(epoch=epoch, num_iters_per_epoch=count, iters=index)
             window.append(self._forward_backward(samples, size, closes=len(window) + 1 == size))
             if len(window) < size:
+                asked = time.perf_counter()
                 continue
-            report = self._close_window(window, epoch, started)
-            started, window = time.perf_counter(), []
+            report, wish = self._close_window(window, epoch, started, waited)
+            started, waited, window = time.perf_counter(), 0.0, []
             self.listener.on_step(report)
-            if report.step % self.log_freq == 0 or index + 1 == count:
+            ends, self.stopping = index + 1 == count, wish == STOP
+            if report.step % self.log_freq == 0 or ends or wish:
                 sums = self._meter.read()
                 total.add(sums)
                 self.listener.on_log(report, sums)
+            if wish and self.keeper is not None and not ends:  # the end of an epoch saves anyway
+                self.keeper.save(self.progress(epoch, index + 1, total))
+                if self.stopping:
+                    self.keeper.stop()
+            asked = time.perf_counter()
         return total
 
     def _forward_backward(self, samples: Samples, size: int, closes: bool) -> BatchNote:
@@ -163,12 +237,15 @@ class TrainingLoop:
             return contextlib.nullcontext()
         return self.model.no_sync()  # type: ignore[operator]
 
-    def _close_window(self, window: list[BatchNote], epoch: int, started: float) -> StepReport:
+    def _close_window(
+        self, window: list[BatchNote], epoch: int, started: float, waited: float
+    ) -> tuple[StepReport, int]:
         lr = self.schedule.set_step(self.global_step)
         self.precision.unscale(self.optimizer)
         norm = clip_gradients(self._parameters, self.clip_grad_norm)
         losses = torch.stack([note.loss for note in window])
-        broken, grad_norm, loss = _read(losses, norm)
+        wish = CONTINUE if self.keeper is None else self.keeper.wish()
+        broken, wish, grad_norm, loss = _read(losses, norm, wish)
         self._overflows = 0 if math.isfinite(grad_norm) else self._overflows + 1
         # in fp16 the scaler leaves out overflowing steps and halves its scale, for a while
         patience = 0 if self.precision.scaler is None else FP16_PATIENCE
@@ -178,25 +255,35 @@ class TrainingLoop:
         self.precision.step(self.optimizer)
         self.optimizer.zero_grad(set_to_none=True)
         self.global_step += 1
-        return StepReport(
+        images = sum(note.size for note in window) * get_world_size()
+        self.images_seen += images
+        report = StepReport(
             epoch=epoch,
             step=self.global_step,
             lr=lr,
             grad_norm=grad_norm,
             loss=loss,
-            images=sum(note.size for note in window) * get_world_size(),
+            images=images,
             seconds=time.perf_counter() - started,
+            waited=waited,
         )
+        return report, wish
 
 
-def _read(losses: Tensor, norm: Tensor) -> tuple[bool, float, float]:
-    """Fetches from the device: any rank has a non-finite loss, gradient norm, mean loss."""
+def _read(losses: Tensor, norm: Tensor, wish: int) -> tuple[bool, int, float, float]:
+    """Fetches from the device what all ranks have to agree on.
+
+    Returns:
+        Any rank has a non-finite loss, the largest wish of all ranks, gradient norm, mean loss.
+    """
     broken = (~losses.isfinite()).any().float()
+    shared = torch.stack([broken, torch.as_tensor(float(wish), device=broken.device)])
     if is_distributed():
         # all ranks must stop together, or the others wait in the next exchange for ever
-        dist.all_reduce(broken, op=dist.ReduceOp.MAX)
-    flag, grad_norm, loss = torch.stack([broken, norm.float(), losses.float().mean()]).tolist()
-    return flag > 0, grad_norm, loss
+        dist.all_reduce(shared, op=dist.ReduceOp.MAX)
+    numbers = torch.stack([*shared, norm.float(), losses.float().mean()])
+    flag, agreed, grad_norm, loss = numbers.tolist()
+    return flag > 0, int(agreed), grad_norm, loss
 
 
 def to_device(value: Any, device: torch.device) -> Any:

@@ -13,6 +13,7 @@ from torch import nn
 
 from lavis_msmedcap.common.distributed import gather_objects
 from lavis_msmedcap.common.errors import ConfigError, DataError
+from lavis_msmedcap.datasets.builders.foreign import build_foreign
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +57,7 @@ class MSMedCapTask(BaseTask):
                 raise ConfigError(
                     [f"datasets.{name} is not a registered dataset; known: {', '.join(known)}"]
                 )
-            datasets[name] = builder_cls(sections[name]).build_datasets()
+            datasets[name] = build_foreign(name, builder_cls, sections[name])
         return datasets
 
     def train_step(self, model: nn.Module, samples: Mapping[str, Any]) -> dict[str, Any]:

@@ -79,7 +79,7 @@ def roco_tree(tmp_path):
         "ROCO_00002\t Chest X-ray.\rSecond line\u2028third.",
         "ROCO_00003\t ",
         "no tab here",
-        "ROCO_00004\t Panoramic\tradiograph.",
+        "ROCO_00004\t Panoramic\tdental radiograph.",
         "ROCO_00001\t Axial CT of the liver, again.",
         "",
     ]
@@ -112,7 +112,7 @@ def roco_tree(tmp_path):
     save(test / "images" / "ROCO_00022.jpg", seed=22)
 
     other = data / "train" / "non-radiology"
-    write(other / "captions.txt", "ROCO_90001\t A photograph.\n")
+    write(other / "captions.txt", "ROCO_90001\t A photograph of a hand.\n")
     save(other / "images" / "ROCO_90001.jpg", seed=90)
     return tmp_path / "roco"
 

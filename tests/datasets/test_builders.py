@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import functools
 import json
 import logging
 from pathlib import Path
@@ -16,9 +15,18 @@ from lavis_msmedcap.common.errors import ConfigError, DataError
 from lavis_msmedcap.datasets import builders, places
 from lavis_msmedcap.imaging.views import unpack_views
 
-NAMES = ["coco2014_caption", "roco", "medicat"]
+NAMES = ["coco2014_caption", "roco", "medicat", "rocov2", "caption_table"]
 SMALL = phantom.PhantomSizes(
-    coco_train=6, coco_val=2, roco_train=8, roco_validation=3, roco_test=4, medicat=90
+    coco_train=6,
+    coco_val=2,
+    roco_train=8,
+    roco_validation=3,
+    roco_test=4,
+    medicat=90,
+    rocov2_train=7,
+    rocov2_valid=3,
+    rocov2_test=2,
+    table=40,
 )
 
 
@@ -54,8 +62,7 @@ def phantom_root(tmp_path_factory):
 
 @pytest.fixture
 def small_phantom(phantom_root, monkeypatch):
-    make = functools.partial(phantom.ensure_phantom, phantom_root.parent, sizes=SMALL)
-    monkeypatch.setattr(phantom, "ensure_phantom", make)
+    monkeypatch.setattr(phantom, "ensure_phantom", lambda **_: phantom_root)
     return phantom_root
 
 
@@ -73,11 +80,12 @@ def test_packaged_configurations_hold_their_declared_keys(name, kind):
     settings = config["datasets"][name]
     assert check(settings, cls.CONFIG_KEYS) == []
     assert settings["domain"] == ("general" if name == "coco2014_caption" else "medical")
+    assert settings["min_words"] == (1 if name in ("coco2014_caption", "caption_table") else 3)
     sizes = (64, 128) if kind == "demo" else (224, 1024)
     for mode in ("train", "eval"):
         vis, text = settings["vis_processor"][mode], settings["text_processor"][mode]
         assert (vis["image_size"], vis["sam_image_size"]) == sizes
-        assert text["lower"] is (kind == "demo")
+        assert text.get("lower", False) is (kind == "demo")
         assert check(vis, registry.get_processor_class(vis["name"]).CONFIG_KEYS) == []
         assert check(text, registry.get_processor_class(text["name"]).CONFIG_KEYS) == []
 
@@ -127,11 +135,16 @@ def test_lavis_load_dataset_builds_the_demo(small_phantom):
 @pytest.mark.parametrize("main", [True, False])
 def test_only_the_first_process_makes_them_before_the_barrier(monkeypatch, main):
     calls = []
-    monkeypatch.setattr(phantom, "ensure_phantom", lambda: calls.append("make"))
+
+    def make(sizes=phantom.DEFAULT):
+        calls.append("further" if sizes == phantom.FURTHER else "default")
+        return "/nowhere"
+
+    monkeypatch.setattr(phantom, "ensure_phantom", make)
     monkeypatch.setattr(places, "barrier", lambda: calls.append("barrier"))
     monkeypatch.setattr(places, "is_main_process", lambda: main)
-    places.make_phantom()
-    assert calls == (["make", "barrier"] if main else ["barrier"])
+    places.make_phantom({"root": "phantom:roco", "table": ["phantom:table/captions.csv", "x.csv"]})
+    assert calls == (["default", "further", "barrier"] if main else ["barrier"])
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -167,7 +180,7 @@ def test_coco_splits_may_be_null_and_have_several_files(coco_tree):
         "test": {"storage": file},
     }
     datasets = _build("coco2014_caption", config)
-    assert {split: len(data) for split, data in datasets.items()} == {"train": 6, "test": 3}
+    assert {split: len(data) for split, data in datasets.items()} == {"train": 3, "test": 3}
     assert datasets["test"][0]["references"] == ["A bowl of food.", "Lunch on a table."]
 
 
@@ -209,6 +222,42 @@ def test_relative_places(roco_tree, tmp_path, monkeypatch):
     assert str(builders.locate("nowhere")) == "/nowhere"
 
 
+def test_kaggles_copy_of_roco_is_detected_unless_told(tmp_path, make):
+    folder = tmp_path / "all_data/train/radiology"
+    rows = ["id,name,caption", "ROCO_1,PMC1_a.jpg,A CT scan.", "ROCO_2,PMC1_b.jpg,XXX."]
+    make.write(folder / "radiologytraindata.csv", "\n".join(rows))
+    config = _roco(tmp_path, splits=["train"])
+    roco = registry.get_builder_class("roco")
+    (problem,) = roco.missing_inputs(config)
+    assert f"no images at {folder / 'images'}" in problem
+    for name in ("PMC1_a.jpg", "PMC1_b.jpg"):
+        make.save(folder / "images" / name)
+    assert roco.missing_inputs(config) == []
+    (record,) = _build("roco", config)["train"].records  # the other caption is too short
+    assert (record.image_id, record.group_id) == ("ROCO_1", "PMC1")
+    assert len(_build("roco", _roco(tmp_path, splits=["train"], min_words=1))["train"]) == 2
+    config.build_info.format = "tree"
+    (problem,) = roco.missing_inputs(config)
+    assert "train split of ROCO not found" in problem
+    (problem,) = roco.missing_inputs(_roco(tmp_path, splits=["test"]))
+    assert "test split of ROCO not found" in problem
+
+
+def test_rocov2_on_its_own_files(tmp_path, make):
+    make.write(tmp_path / "train_captions.csv", "ID,Caption\nx_1,A CT scan.\nx_2,XXX.\n")
+    make.write(tmp_path / "valid_captions.csv", "ID,Caption\ny_1,XXX.\n")
+    config = _config("rocov2", build_info={"root": str(tmp_path)}, splits=["train", "val"])
+    rocov2 = registry.get_builder_class("rocov2")
+    assert len(rocov2.missing_inputs(config)) == 2
+    assert "no images at" in rocov2.missing_inputs(config)[1]
+    for name in ("train_images/train/x_1", "train_images/train/x_2", "valid_images/valid/y_1"):
+        make.save(tmp_path / f"{name}.jpg")
+    assert rocov2.missing_inputs(config) == []
+    datasets = _build("rocov2", config)
+    assert [r.image_id for r in datasets["train"].records] == ["x_1"]
+    assert datasets["val"][0]["references"] == ["XXX."]
+
+
 # --- what is wrong is said, with its cure ---------------------------------------------------------
 
 
@@ -218,6 +267,7 @@ def test_relative_places(roco_tree, tmp_path, monkeypatch):
         ("coco2014_caption", ["annotations.train.storage", "images.storage"]),
         ("roco", ["root"]),
         ("medicat", ["root"]),
+        ("rocov2", ["root"]),
     ],
 )
 def test_missing_inputs_at_paper_scale(name, keys, tmp_path, monkeypatch):

@@ -148,7 +148,7 @@ def test_citations(raw, clean):
         ("Axial CT. Reproduced with permission from Smith et al. (2010).", "Axial CT."),
         (
             "Axial CT. Reprinted, with permission, from Ref. 5. The mass is 0.37 cm.",
-            "Axial CT. The",
+            "Axial CT. The mass is 0.37 cm.",
         ),
         ("Axial CT. Adapted with kind permission of J. Smith.", "Axial CT."),
         ("Axial CT. Figure reproduced with permission. MRI.", "Axial CT. MRI."),

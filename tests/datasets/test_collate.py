@@ -5,6 +5,7 @@ import torch
 
 from lavis_msmedcap.common.errors import DataError
 from lavis_msmedcap.datasets.collate import collate
+from lavis_msmedcap.datasets.skipping import SkippedImage
 
 
 def _sample(name, references, length=4):
@@ -25,3 +26,11 @@ def test_samples_that_do_not_fit_are_named():
         collate([_sample("a", []), {**_sample("b", []), "domain": "medical"}])
     with pytest.raises(DataError, match=r"\(4,\) for /a but \(5,\) for /b.*vis_processor"):
         collate([_sample("a", []), _sample("b", [], length=5)])
+
+
+def test_notes_of_skipped_images_are_gathered():
+    a, b, c = (SkippedImage("roco", name, "empty") for name in "abc")
+    samples = [_sample("x", []), {**_sample("y", []), "skipped": [a, b]}]
+    assert collate(samples)["skipped"] == [a, b]
+    assert collate([{**_sample("z", []), "skipped": [c]}, *samples])["skipped"] == [c, a, b]
+    assert "skipped" not in collate(samples[:1])

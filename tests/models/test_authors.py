@@ -108,7 +108,10 @@ def test_the_packaged_files_describe_the_authors_network() -> None:
 
 
 def test_the_processors_of_both_packages_show_it_the_same(packed_images: Tensor) -> None:
-    """Our packed CLIP view, normalised, equals what LAVIS' processor hands to the model."""
+    """Our packed CLIP view, normalised, is what LAVIS' processor hands to the model.
+
+    Within two grey levels of a few values, in which resizing rounds otherwise (`views.resize`).
+    """
     from lavis.processors.blip_processors import BlipImageEvalProcessor
 
     from lavis_msmedcap.processors.image_processors import MSMedCapImageEvalProcessor
@@ -117,4 +120,6 @@ def test_the_processors_of_both_packages_show_it_the_same(packed_images: Tensor)
     picture = Image.fromarray(pixels)
     packed = MSMedCapImageEvalProcessor(image_size=36, sam_image_size=64)(picture)
     ours = normalize_clip(unpack_views(packed).clip)[0]
-    assert torch.equal(ours, BlipImageEvalProcessor(image_size=36)(picture))
+    off = (ours - BlipImageEvalProcessor(image_size=36)(picture)).abs() * 255 * 0.27
+    assert off.max() < 2.1
+    assert (off > 0).float().mean() < 0.01

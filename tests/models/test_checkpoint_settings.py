@@ -55,7 +55,17 @@ def test_another_clip_is_told_by_its_name_alone(paper: dict[str, Any]) -> None:
     assert compare(paper, "clip", freeze_ln=False, precision="fp32") == {}
 
 
-@pytest.mark.parametrize("note", ["", "not JSON", "[1]", "null"])
+ODD = (
+    '{"branches": [1], "qformer": 3}',
+    '{"branches": {"sam": "vit_b"}}',
+    '{"branches": {"sam": {"encoder": [1]}}}',
+    '{"branches": {"sam": {"encoder": {"name": "sam", "global_attn_indexes": 3}}}}',
+    '{"pretrained": [1]}',
+    '{"llm": "opt"}',
+)
+
+
+@pytest.mark.parametrize("note", ["", "not JSON", "[1]", "null", *ODD])
 def test_a_note_of_others_is_no_section(note: str) -> None:
     assert trained_settings({"model": note}) == {}
     assert facts_of_settings(trained_settings({"model": note})) == {}

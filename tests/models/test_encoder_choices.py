@@ -58,7 +58,8 @@ def test_an_unknown_encoder_is_named(stage1_settings: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "option",
     [
-        "model.branches.clip.encoder={name: clip_l, weights: clip_vit_l}",
+        "model={branches: {clip: {encoder: {name: clip_l, weights: clip_vit_l}}}, "
+        "pretrained: {blip2: blip2_pretrained_vitL}}",
         "model.branches.sam.encoder.size=vit_l",
         "model.branches.sam.encoder.size=vit_h",
         "model.branches.sam.encoder.input=authors",
@@ -82,6 +83,10 @@ def test_weights_of_another_encoder_are_told_before_anything_is_built() -> None:
     options = ["scale=paper", "model.branches.clip.encoder.name=clip_l"]
     _, problems = resolve_run_config("projects/msmedcap/pretrain_mixed.yaml", options)
     assert any("set model.branches.clip.encoder.weights=clip_vit_l" in p for p in problems)
+    assert any("set model.pretrained.blip2=blip2_pretrained_vitL" in p for p in problems)
+    options.append("model.branches.clip.init=blip2_pretrained")
+    _, problems = resolve_run_config("projects/msmedcap/pretrain_mixed.yaml", options)
+    assert any("set model.branches.clip.init=blip2_pretrained_vitL" in p for p in problems)
 
 
 def test_sam_at_half_the_resolution(

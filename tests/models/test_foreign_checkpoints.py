@@ -38,6 +38,12 @@ def without_vit(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: v for name, v in state.items() if not name.startswith("visual_encoder.")}
 
 
+def as_authors(settings: dict[str, Any]) -> dict[str, Any]:
+    """Gives the SAM encoder, in place, what the authors' code trains with."""
+    settings["branches"]["sam"]["encoder"].update(tokens="channel", input="authors")
+    return settings
+
+
 def build(settings: dict[str, Any], **changes: Any) -> MSMedCap:
     torch.manual_seed(3)
     return MSMedCap.from_config({**settings, **changes})
@@ -64,7 +70,7 @@ def blip2_file(stage2_settings: dict[str, Any], tmp_path: Path) -> Path:
 @pytest.fixture
 def authors_state(stage2_settings: dict[str, Any]) -> dict[str, Tensor]:
     """What the authors' stage 2 saves, with the constants of the SAM model that LAVIS keeps."""
-    model = build(stage2_settings)
+    model = build(as_authors(stage2_settings))
     state = {name: torch.randn_like(v) for name, v in model.trainable_state_dict().items()}
     theirs = from_ours({**state, **NORM}, "authors")
     constants = {
@@ -139,7 +145,8 @@ def test_authors_captioner_runs_here(
 def test_authors_stage1_of_sam_alone_and_their_merge(
     stage1_settings: dict[str, Any], stage2_settings: dict[str, Any], tmp_path: Path
 ) -> None:
-    dual = Blip2DualQformer.from_config(stage1_settings)
+    as_authors(stage2_settings)
+    dual = Blip2DualQformer.from_config(as_authors(stage1_settings))
     state = {**with_aliases(dual.trainable_state_dict()), **NORM}
     sam = from_ours({n: v for n, v in state.items() if ".sam." in n}, "authors")
     assert "itm_head.bias" in sam

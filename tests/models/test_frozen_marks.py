@@ -203,6 +203,10 @@ def test_what_differs(change: Callable[[Any], Any], odd: list[str]) -> None:
     assert odd_marks(marks, model, ["a.", "b."]) == odd
 
 
-@pytest.mark.parametrize("note", [None, "", "yes", "[1]"])
+@pytest.mark.parametrize(
+    "note", [None, "", "yes", "[1]", '{"a": "x"}', '{"a": [1, 2, 3]}', '{"a": [1, 2, 3, "x"]}']
+)
 def test_a_note_of_others_is_no_marks(note: str | None) -> None:
-    assert read_marks(note) == {}
+    assert read_marks(note) is None
+    assert read_marks('{"a": [1, 2.5, -3, 0]}') == {"a": [1, 2.5, -3, 0]}
+    assert read_marks("{}") == {}

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lavis_msmedcap.phantom import parse_facets
+from lavis_msmedcap.phantom import DEFAULT, parse_facets, phantom_key
 
 
 def facts_of(root: Path) -> list[dict]:
@@ -113,3 +113,39 @@ def test_facts_masks_and_captions_agree(tiny_set: Path) -> None:
                 assert mask.mode == "L"
                 assert mask.size == size
                 assert set(np.unique(np.asarray(mask))) == {0, 255}
+
+
+@pytest.mark.parametrize(("word", "split", "count"), [("train", "train", 9), ("valid", "val", 3)])
+def test_rocov2_files(further_set: Path, word: str, split: str, count: int) -> None:
+    root = further_set / "rocov2"
+    with (root / f"{word}_captions.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    facts = [f for f in facts_of(further_set) if (f["dataset"], f["split"]) == ("rocov2", split)]
+    assert [row["ID"] for row in rows] == [fact["image_id"] for fact in facts]
+    assert [[row["Caption"]] for row in rows] == [fact["captions"] for fact in facts]
+    assert len(rows) == count
+    with (root / "license_information.csv").open(encoding="utf-8", newline="") as file:
+        articles = {row["ID"]: row["PMCID"] for row in csv.DictReader(file)}
+    assert len(articles) == 16
+    for fact in facts:
+        assert articles[fact["image_id"]] == fact["group_id"]
+        with Image.open(root / f"{word}_images" / word / f"{fact['image_id']}.jpg") as image:
+            assert image.format == "JPEG"
+
+
+def test_a_table(further_set: Path) -> None:
+    with (further_set / "table" / "captions.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["image", "caption", "patient_id"]
+    facts = [fact for fact in facts_of(further_set) if fact["dataset"] == "caption_table"]
+    assert len(rows) == len(facts) == 12
+    for row, fact in zip(rows, facts):
+        assert (row["image"], row["patient_id"]) == (fact["image_id"], fact["group_id"])
+        assert parse_facets(row["caption"]).organ == fact["organ"]
+        with Image.open(further_set / "table" / row["image"]) as image:
+            assert image.format == "PNG"
+    assert len({row["patient_id"] for row in rows}) < 12
+
+
+def test_formats_that_came_later_change_no_set_of_before() -> None:
+    assert phantom_key(0, DEFAULT) == "v1-seed0-625cfe09"

@@ -115,6 +115,13 @@ def test_a_nan_on_one_rank_stops_all_with_the_same_message(ranks: list[dict[str,
     assert ranks[0]["poisoned"]["weights"] == ranks[1]["poisoned"]["weights"]
 
 
+def test_skipped_images_are_counted_over_all_ranks(ranks: list[dict[str, Any]]):
+    first, second = (rank["skipped"] for rank in ranks)
+    assert first == second
+    assert first["seen"] == {"roco": {"images": {"both.png": "empty"}, "samples": 3}}
+    assert first["error"].startswith("3 of 16 training images of roco cannot be read")
+
+
 @pytest.mark.slow
 def test_whole_runs_on_two_processes(tmp_path: Path):
     first, second = start("runs", tmp_path, timeout=300)

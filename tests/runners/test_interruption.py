@@ -20,16 +20,19 @@ from lavis_msmedcap.tasks.mixed_semantic_pretrain import MixedSemanticPretrainTa
 
 
 class Interrupted(MixedSemanticPretrainTask):
-    """Gets a SIGINT in a training or evaluation step, counted from 1."""
+    """Gets a signal in a training or evaluation step, counted from 1."""
 
-    def __init__(self, train_step: int = 0, valid_step: int = 0) -> None:
+    def __init__(
+        self, train_step: int = 0, valid_step: int = 0, number: signal.Signals = signal.SIGINT
+    ) -> None:
         super().__init__()
+        self.number = number
         self.left = {"train": train_step, "valid": valid_step}
 
     def _count(self, kind: str) -> None:
         self.left[kind] -= 1
         if self.left[kind] == 0:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), self.number)
 
     def train_step(self, model: nn.Module, samples: Any) -> Any:
         self._count("train")
@@ -79,17 +82,39 @@ def told(runner: RunnerMSMedCap, capsys: pytest.CaptureFixture[str]) -> list[str
     return lines[lines.index("interrupted") :]
 
 
-def test_before_the_first_checkpoint(
+def test_before_the_first_step(
     tiny: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    runner = make(tiny, tmp_path, Interrupted(train_step=2))
+    runner = make(tiny, tmp_path, Interrupted())
+    runner.checkpoints.rehearse = lambda _: os.kill(os.getpid(), signal.SIGINT)  # type: ignore[method-assign]
     assert told(runner, capsys) == [
         "interrupted",
         f"run directory: {runner.output_dir}",
-        "No checkpoint was written yet. This version cannot take up an interrupted run; start it "
-        "again.",
+        "Nothing had been saved yet; start it again.",
     ]
     assert "KeyboardInterrupt" in (runner.output_dir / "log.txt").read_text()
+
+
+def test_a_step_is_finished_first(
+    tiny: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runner = make(tiny, tmp_path, Interrupted(train_step=1))
+    assert told(runner, capsys)[1:] == [
+        f"run directory: {runner.output_dir}",
+        "go on with it: the same command with --options run.resume=auto",
+    ]
+    assert [path.name for path in runner.directory.states.iterdir()] == [
+        "step-000000001.safetensors"
+    ]
+
+
+def test_another_signal_has_a_code_of_its_own(
+    tiny: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runner = make(tiny, tmp_path, Interrupted(train_step=1, number=signal.SIGTERM))
+    assert train.guarded(runner.train) == 75
+    assert "asked to stop\nrun directory" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
 @pytest.mark.parametrize("step", [{"train_step": 3}, {"valid_step": 5}])
@@ -101,14 +126,11 @@ def test_after_it(
 ) -> None:
     runner = make(tiny, tmp_path, Interrupted(**step))
     root = runner.output_dir
-    _, place, checkpoint, _, *uses = told(runner, capsys)
+    _, place, _, checkpoint, *uses = told(runner, capsys)
     assert place == f"run directory: {root}"
     epoch = 1 if "train_step" in step else 3
     assert f"checkpoint_last.safetensors (epoch {epoch}, step {2 * epoch})" in checkpoint
-    assert uses == [
-        f"  - evaluate it (lavis.evaluate) with model.finetuned={root}",
-        f"  - train on from its weights with model.load_finetuned=true model.finetuned={root}",
-    ]
+    assert uses == [f"or evaluate it (lavis.evaluate) with model.finetuned={root}"]
 
 
 def test_in_an_evaluation(
@@ -122,6 +144,8 @@ def test_in_an_evaluation(
 
 
 def test_stage_2_starts_from_a_stage_1_run() -> None:
-    text = describe_interruption(Path("/run"), {"checkpoint_last": "epoch 1, step 4"}, 1, False)
+    text = describe_interruption(
+        Path("/run"), {"checkpoint_last": "epoch 1, step 4"}, 1, False, True
+    )
     assert "start stage 2 (caption.yaml) from it with model.stage1=/run" in text
     assert "lavis.evaluate" not in text

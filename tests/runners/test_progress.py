@@ -11,7 +11,7 @@ import torch
 from lavis_msmedcap.runners import progress
 from lavis_msmedcap.runners.loss_meter import Sums
 from lavis_msmedcap.runners.progress import Bar, Pace, Tracked, clock
-from lavis_msmedcap.runners.reporter import TrainingReporter
+from lavis_msmedcap.runners.reporter import COLUMNS, TrainingReporter
 from lavis_msmedcap.runners.run_directory import RunDirectory
 from lavis_msmedcap.runners.run_log import RunLog, backlog
 from lavis_msmedcap.runners.training_loop import StepReport
@@ -143,13 +143,15 @@ def test_a_row_means_over_its_steps(tmp_path: Path):
     log = RunLog(tmp_path / "log.txt", visible=True)
     reporter = TrainingReporter(RunDirectory(tmp_path), log, 4, 2, visible=True)
     reporter.on_step(StepReport(0, 1, 0.1, 1.0, 2.0, 4, 0.5))
-    reporter.on_step(StepReport(0, 2, 0.2, float("inf"), 2.0, 4, 1.5))
+    reporter.on_step(StepReport(0, 2, 0.2, float("inf"), 2.0, 4, 1.5, 0.5))
     with log.attached():
         reporter.on_log(StepReport(0, 2, 0.2, 3.0, 2.0, 4, 1.5), Sums({"loss": (16.0, 8.0)}))
     reporter.close()
     header, row = (tmp_path / "metrics.csv").read_text().splitlines()
-    assert header == "epoch,step,images_seen,lr,grad_norm,images_per_second,seconds,loss"
-    assert row == "1,2,8,0.2,1,4,2,2"
+    assert header.split(",") == list(COLUMNS)
+    cells = row.split(",")
+    assert cells[:8] + cells[9:] == ["1", "2", "8", "0.2", "1", "4", "2", "0.25", "2"]
+    assert 0.05 < float(cells[8]) < 64  # GiB of the process that runs the tests
     assert (
         "epoch 1/2, step 2/4: loss 2.0000, lr 0.2, 4.0 images/s, 0:02 left"
         in (tmp_path / "log.txt").read_text()

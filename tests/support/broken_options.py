@@ -113,7 +113,8 @@ BROKEN_OPTIONS = {
     ),
     "min_lr_above_init_lr": ("run.min_lr=1", "run.min_lr is 1", "more than run.init_lr"),
     "unknown_device": ("run.device=gpu", "run.device 'gpu'", "cpu or cuda"),
-    "resume": ("run.resume_ckpt_path=output", "run.resume_ckpt_path", "model.load_finetuned=true"),
+    "resume": ("run.resume=nowhere", "nowhere is no run directory", "auto or off"),
+    "lavis_resume": ("run.resume_ckpt_path=output", "run.resume_ckpt_path", "set run.resume to"),
     "every_branch_dropped": (
         "model.branches.clip=null model.branches.sam=null",
         "model.branches: every branch is null",

@@ -52,6 +52,21 @@ PRETRAIN = {
         "2 domains takes 64",
         "raise it",
     ),
+    "augmentation_beside_a_cache": (
+        "datasets.roco.vis_processor.train.augment={}",
+        "run.feature_cache_gib is 1",
+        "datasets.roco.vis_processor.train.augment changes the pictures in every epoch",
+        "run.feature_cache_gib=0",
+    ),
+    "windows_of_training_and_evaluation": (
+        "datasets.roco.vis_processor.train.window={preset: lung}",
+        "datasets.roco.vis_processor.train.window is {'preset': 'lung'}",
+        "that of eval is null",
+    ),
+    "augmentation_of_evaluation": (
+        "datasets.roco.vis_processor.eval.augment={}",
+        "datasets.roco.vis_processor.eval.augment is not a known key",
+    ),
     # numbers that NumPy, torch or Python refuse
     "seed_of_33_bits": (
         "run.seed=4294967296",

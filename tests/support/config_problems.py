@@ -7,7 +7,7 @@ import re
 # what a machine without the data, weights and GPU of a run is told
 ABOUT_FILES = re.compile(
     r"does not exist|no checkpoint at|no COCO |no ROCO |no captions at|no images at|no figures at"
-    r"|no MedICaT|MedICaT|is in none of| lacks |sees no CUDA"
+    r"|no MedICaT|no table at|images: no folder at|MedICaT|is in none of| lacks |sees no CUDA"
 )
 
 

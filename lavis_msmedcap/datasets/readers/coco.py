@@ -2,6 +2,8 @@
 
 COCO: ``{"images": [{"id", "file_name"}], "annotations": [{"image_id", "caption"}]}``.
 LAVIS (Karpathy splits): ``[{"image": "val2014/COCO_val2014_….jpg", "caption": str or [str]}]``.
+Karpathy's own ``dataset_coco.json``: ``{"images": [{"filepath": "val2014", "filename", "split",
+"sentences": [{"raw"}]}]}``, one file for all splits; ``restval`` is trained on.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from lavis_msmedcap.datasets.readers.report import ReadReport
 from lavis_msmedcap.datasets.records import GENERAL, MedCapRecord
 
 _FOLDER_IN_NAME = re.compile(r"^COCO_((?:train|val|test)\d{4})_")
+_KARPATHY_SPLITS = {"train": ("train", "restval"), "val": ("val",), "test": ("test",)}
 _FOLDER_IN_FILE = re.compile(r"((?:train|val|test)\d{4})")
 
 
@@ -60,7 +63,7 @@ def read_coco(
     )
     root = require(Path(image_root), "the COCO image folder", f"{prefix}.images.storage")
     index = FolderIndex()
-    for name, raw in _grouped(read_json(path), path).items():
+    for name, raw in _grouped(read_json(path), path, split).items():
         captions = usable_captions(raw)
         if not captions:
             report.dropped["without caption"] += 1
@@ -77,10 +80,12 @@ def read_coco(
         )
 
 
-def _grouped(content: Any, path: Path) -> dict[str, list[Any]]:
-    """Collects the captions by image file name, whichever of the two forms the file has."""
+def _grouped(content: Any, path: Path, split: str) -> dict[str, list[Any]]:
+    """Collects the captions by image file name, whichever of the three forms the file has."""
     try:
         if isinstance(content, dict):
+            if content["images"] and "sentences" in content["images"][0]:
+                return _group_karpathy(content, split)
             return _group_coco(content)
         if isinstance(content, list):
             return _group_lavis(content)
@@ -101,6 +106,14 @@ def _group_coco(content: dict[str, Any]) -> dict[str, list[Any]]:
     for annotation in content["annotations"]:
         captions[names[annotation["image_id"]]].append(annotation["caption"])
     return captions
+
+
+def _group_karpathy(content: dict[str, Any], split: str) -> dict[str, list[Any]]:
+    return {
+        f"{image['filepath']}/{image['filename']}": [text["raw"] for text in image["sentences"]]
+        for image in content["images"]
+        if image["split"] in _KARPATHY_SPLITS[split]
+    }
 
 
 def _group_lavis(content: list[Any]) -> dict[str, list[Any]]:

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from lavis_msmedcap.common.errors import DataError
+from lavis_msmedcap.datasets.records import SPLITS
+
+_PLAIN_NAME = re.compile(r"[\w-][^/\\:\0]*")  # one component, neither "." nor ".."
+
+# how copies of data sets call a split in names of files and folders, and in columns
+SPLIT_WORDS = {
+    "train": ("train", "training"),
+    "val": ("validation", "valid", "val", "dev"),
+    "test": ("test", "testing"),
+}
+_NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
 
 
 class FolderIndex:
@@ -27,7 +40,9 @@ class FolderIndex:
             try:
                 with os.scandir(key) as entries:
                     self._names[key] = frozenset(entry.name for entry in entries)
-            except (FileNotFoundError, NotADirectoryError):
+            except OSError as error:
+                if error.errno not in _NOT_THERE:
+                    raise DataError(f"cannot list the folder {key}: {error.strerror}") from error
                 self._names[key] = frozenset()
         return self._names[key]
 
@@ -74,6 +89,25 @@ def text_lines(path: Path) -> Iterator[tuple[int, str]]:
         raise DataError(f"{path} is not UTF-8: {error}; convert it or fetch it again") from error
 
 
+def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yields (line number, object) of a file with one JSON object per line; blank lines are none.
+
+    Raises:
+        DataError: If a line is no JSON object.
+    """
+    for number, line in text_lines(path):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        try:
+            entry = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{where} is not JSON: {error}; is the file complete?") from error
+        if not isinstance(entry, dict):
+            raise DataError(f"{where} holds no JSON object")
+        yield number, entry
+
+
 def read_json(path: Path) -> Any:
     """Reads a JSON file with or without byte order mark.
 
@@ -82,7 +116,7 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_text(encoding="utf-8-sig"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is not JSON: {error}; is the file complete?") from error
 
 
@@ -96,6 +130,8 @@ def safe_name(name: str, source: str) -> str:
     Raises:
         DataError: If the name is empty, absolute or leads out of its folder.
     """
+    if _PLAIN_NAME.fullmatch(name):
+        return name  # as nearly all are; paths are slow to make, and there are many names
     posix, windows = PurePosixPath(name), PureWindowsPath(name)
     escapes = posix.is_absolute() or windows.drive or windows.root or ".." in windows.parts
     if escapes or not posix.name or "\0" in name:
@@ -109,3 +145,9 @@ def usable_captions(captions: Iterable[Any]) -> tuple[str, ...]:
     """Returns the captions that are text and not blank, stripped, each once, in order."""
     stripped = (text.strip() for text in captions if isinstance(text, str))
     return tuple(dict.fromkeys(text for text in stripped if text))
+
+
+def split_of(word: str) -> str | None:
+    """Returns the split that a word means, None if it means none."""
+    plain = word.strip().lower()
+    return next((split for split in SPLITS if plain in SPLIT_WORDS[split]), None)

@@ -8,17 +8,16 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from lavis_msmedcap.common.errors import DataError
 from lavis_msmedcap.datasets.readers.files import (
+    json_lines,
     require,
     safe_name,
-    text_lines,
     usable_captions,
 )
 from lavis_msmedcap.datasets.readers.report import ReadReport
@@ -26,7 +25,7 @@ from lavis_msmedcap.datasets.records import MEDICAL, MedCapRecord
 
 _PATTERN = "s2_full_figures*.jsonl"
 # the publisher's caption first; the one parsed from the PDF where there is none
-_CAPTION_FIELDS = ("s2_caption", "s2orc_caption")
+CAPTION_FIELDS = ("s2_caption", "s2orc_caption")
 
 
 def read_medicat(
@@ -34,6 +33,8 @@ def read_medicat(
     *,
     radiology: bool | None = None,
     scope: bool | None = None,
+    predicted_type: str | None = None,
+    caption_fields: Sequence[str] = CAPTION_FIELDS,
     source: str = "medicat",
     domain: str = MEDICAL,
     report: ReadReport | None = None,
@@ -47,6 +48,8 @@ def read_medicat(
         root_or_jsonl: The jsonl file, or a folder that holds it or holds ``release/``.
         radiology: Keep only figures whose ``radiology`` field has this value; None for all.
         scope: The same for the field ``scope`` (microscopes and endoscopes).
+        predicted_type: The same for the field ``predicted_type`` ("Medical images").
+        caption_fields: Where to look for the caption; the first that is not blank is taken.
         source: Registered dataset name.
         domain: Domain of the records.
         report: Where to count.
@@ -56,22 +59,27 @@ def read_medicat(
     """
     report = ReadReport(source) if report is None else report
     path = find_jsonl(Path(root_or_jsonl), f"datasets.{source}.build_info.root")
-    wanted = {"radiology": radiology, "scope": scope}
-    wanted = {name: value for name, value in wanted.items() if value is not None}
+    figures = path.parent / "figures"
+    filters = {"radiology": radiology, "scope": scope, "predicted_type": predicted_type}
+    wanted = {name: value for name, value in filters.items() if value is not None}
     seen: set[str] = set()
-    for where, entry in _entries(path):
+    for number, entry in json_lines(path):
+        where = f"{path}, line {number}"
         name = safe_name(_file_name(entry, where), where)
-        captions = usable_captions(entry.get(field) for field in _CAPTION_FIELDS)[:1]
+        fields = {field: usable_captions([entry.get(field)]) for field in caption_fields}
+        field, captions = next(((f, c) for f, c in fields.items() if c), ("", ()))
         reason = _reason_to_drop(entry, wanted, captions)
         if reason is None and name in seen:
             reason = "repeated figure"
         if reason is not None:
             report.dropped[reason] += 1
             continue
+        if field != caption_fields[0]:
+            report.notes[f"captions from {field}"] += 1
         seen.add(name)
         report.kept["train"] += 1
         yield MedCapRecord(
-            image=str(path.parent / "figures" / name),
+            image=f"{figures}{os.sep}{name}",
             captions=captions,
             image_id=PurePosixPath(name).stem,
             split="train",
@@ -107,34 +115,22 @@ def find_jsonl(root: Path, key: str) -> Path:
     )
 
 
-def _entries(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields (file and line, object)."""
-    for number, line in text_lines(path):
-        if not line.strip():
-            continue
-        where = f"{path}, line {number}"
-        try:
-            entry = json.loads(line)
-        except ValueError as error:
-            raise DataError(f"{where} is not JSON: {error}; is the file complete?") from error
-        if not isinstance(entry, dict):
-            raise DataError(f"{where} holds no JSON object")
-        yield where, entry
-
-
 def _file_name(entry: dict[str, Any], where: str) -> str:
     pdf_hash, uri = entry.get("pdf_hash"), entry.get("fig_uri")
     if not pdf_hash or not uri:
         raise DataError(
-            f"{where} lacks pdf_hash or fig_uri; expected {_PATTERN} of the MedICaT release"
+            f"{where} lacks pdf_hash or fig_uri (it has {', '.join(map(str, entry))}); expected "
+            f"{_PATTERN} of the MedICaT release, not one of the files beside it"
         )
     return f"{pdf_hash}_{uri}"
 
 
 def _reason_to_drop(
-    entry: dict[str, Any], wanted: dict[str, bool | None], captions: tuple[str, ...]
+    entry: Mapping[str, Any], wanted: Mapping[str, bool | str], captions: tuple[str, ...]
 ) -> str | None:
     for name, value in wanted.items():
-        if bool(entry.get(name)) is not value:
+        # a mark that is null or not there counts as false
+        found = bool(entry.get(name)) if isinstance(value, bool) else entry.get(name)
+        if found != value:
             return f"filtered by {name}"
     return None if captions else "without caption"

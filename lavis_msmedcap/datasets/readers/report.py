@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
+from lavis_msmedcap.datasets.records import SPLITS
+
 
 @dataclass
 class ReadReport:
@@ -35,7 +37,8 @@ class ReadReport:
 
     def summary(self) -> str:
         """Returns everything on one line."""
-        splits = ", ".join(f"{split} {count:,}" for split, count in self.kept.items() if count)
+        kept = [(split, self.kept[split]) for split in SPLITS if self.kept[split]]
+        splits = ", ".join(f"{split} {count:,}" for split, count in kept)
         parts = [f"{self.name}: read {self.n_read:,}, kept {sum(self.kept.values()):,} ({splits})"]
         if sum(self.dropped.values()):
             counted = [(why, count) for why, count in self.dropped.most_common() if count]

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from lavis_msmedcap.common.errors import DataError
 from lavis_msmedcap.datasets.readers.files import (
+    SPLIT_WORDS,
     FolderIndex,
     require,
     safe_name,
@@ -29,7 +30,6 @@ from lavis_msmedcap.datasets.readers.report import ReadReport
 from lavis_msmedcap.datasets.records import MEDICAL, MedCapRecord
 
 KINDS = ("radiology", "non-radiology")
-FOLDERS = {"train": ("train",), "val": ("validation", "valid", "val"), "test": ("test",)}
 _SUFFIXES = (".jpg", ".jpeg", ".png")
 _ARTICLE = re.compile(r"PMC\d+")
 
@@ -65,7 +65,7 @@ def read_roco(
     index = FolderIndex()
     for kind in kinds:
         folder = require(base / kind, "the ROCO folder", f"datasets.{source}.kinds")
-        file_names = _original_names(folder)
+        file_names, images = _original_names(folder), folder / "images"
         for roco_id, raw in _captions(folder, report).items():
             captions = usable_captions(raw)
             if not captions:
@@ -77,7 +77,7 @@ def read_roco(
             if article is None:
                 report.notes["without article id"] += 1
             yield MedCapRecord(
-                image=str(_locate(folder / "images", roco_id, original, index)),
+                image=_locate(images, roco_id, original, index),
                 captions=captions,
                 image_id=roco_id,
                 split=split,
@@ -98,7 +98,7 @@ def split_folder(root: Path, split: str, key: str) -> Path:
     Raises:
         DataError: If there is none.
     """
-    candidates = [base / name for base in (root / "data", root) for name in FOLDERS[split]]
+    candidates = [base / name for base in (root / "data", root) for name in SPLIT_WORDS[split]]
     for candidate in candidates:
         if candidate.is_dir():
             return candidate
@@ -130,8 +130,13 @@ def _original_names(folder: Path) -> dict[str, str]:
     """Maps ROCO ids to "PMC…_name.jpg", from licences.txt or else from dlinks.txt."""
     licences, links = folder / "licences.txt", folder / "dlinks.txt"
     if licences.exists():
-        with licences.open(encoding="utf-8-sig", newline="") as file:
-            rows = [row for row in csv.reader(file) if len(row) >= 2]
+        try:
+            with licences.open(encoding="utf-8-sig", newline="") as file:
+                rows = [row for row in csv.reader(file) if len(row) >= 2]
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise DataError(
+                f"{licences} is no CSV file in UTF-8: {error}; fetch it again"
+            ) from error
         return {
             row[0].strip(): safe_name(row[1].strip(), str(licences))
             for row in rows
@@ -147,9 +152,11 @@ def _original_names(folder: Path) -> dict[str, str]:
     return names
 
 
-def _locate(images: Path, roco_id: str, original: str | None, index: FolderIndex) -> Path:
+def _locate(images: Path, roco_id: str, original: str | None, index: FolderIndex) -> str:
     """Returns where an image is, under its new or its old name, or where it was expected."""
-    candidates = [images / f"{roco_id}{suffix}" for suffix in _SUFFIXES]
+    candidates = [f"{roco_id}{suffix}" for suffix in _SUFFIXES]
     if original:
-        candidates.append(images / original)
-    return index.first(candidates) or candidates[0]
+        candidates.append(original)
+    there = index.names(images)
+    name = next((name for name in candidates if name in there), candidates[0])
+    return f"{images}{os.sep}{name}"

@@ -1,7 +1,8 @@
-"""Choosing among records: splits by article, seeded subsets, images that are not there.
+"""Choosing among records: splits by article, seeded subsets, short captions, missing images.
 
-All choices are made by hashing a record's own name with a seed. They depend neither on the order of
-a file nor on which other records there are, so that adding data moves no record to another split.
+All seeded choices are made by hashing a record's own name with a seed. They depend neither on the
+order of a file nor on which other records there are, so that adding data moves no record to another
+split.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from lavis_msmedcap.common.errors import DataError
 from lavis_msmedcap.datasets.readers.files import FolderIndex
 from lavis_msmedcap.datasets.readers.report import ReadReport
 from lavis_msmedcap.datasets.records import SPLITS, MedCapRecord
+from lavis_msmedcap.imaging.places import parse_place
 
 _SHOWN = 3
 
@@ -24,6 +26,8 @@ def split_by_group(
     fractions: Mapping[str, float],
     seed: int,
     report: ReadReport | None = None,
+    *,
+    fill: bool = False,
 ) -> list[MedCapRecord]:
     """Assigns splits so that all images of an article or patient stand in the same one.
 
@@ -32,6 +36,8 @@ def split_by_group(
         fractions: Share of the groups for each split; what is missing to 1 is left out.
         seed: Another seed gives another, unrelated split.
         report: Where to count.
+        fill: Give every split with a share at least one group, if there are enough. A dozen images
+            may otherwise leave one empty.
 
     Returns:
         Copies with their split set, in the order given.
@@ -46,15 +52,15 @@ def split_by_group(
             f"split fractions {dict(fractions)} do not work; expected shares of at least 0 for "
             f"{', '.join(SPLITS)} that add up to at most 1"
         )
-    assigned = []
-    for record in records:
-        position = _fraction("split", seed, record.group_id or record.image_id)
-        edge = 0.0
-        for split in SPLITS:
-            edge += fractions.get(split, 0.0)
-            if position < edge or edge > 1 - 1e-9:
-                assigned.append(replace(record, split=split))
-                break
+    positions = {_group(r): _fraction("split", seed, _group(r)) for r in records}
+    splits = {group: _split_at(position, fractions) for group, position in positions.items()}
+    if fill:
+        _fill_empty(splits, positions, fractions)
+    assigned = [
+        record if record.split == split else replace(record, split=split)
+        for record, split in ((record, splits[_group(record)]) for record in records)
+        if split is not None
+    ]
     if report is not None:
         report.kept = Counter(record.split for record in assigned)
         report.dropped["outside the split fractions"] += len(records) - len(assigned)
@@ -85,6 +91,74 @@ def take_at_most(
     return [records[i] for i in sorted(ranked[:limit])]
 
 
+def merge_repeated(
+    records: Sequence[MedCapRecord], report: ReadReport | None = None
+) -> list[MedCapRecord]:
+    """Makes one record of several of one image id, with all their captions, each once.
+
+    So that an image has all its references in evaluation, and in training one caption per epoch.
+
+    Args:
+        records: Records of one split.
+        report: Where to count; records must have been counted as kept before.
+
+    Returns:
+        One record per image id, where the first of them stood.
+
+    Raises:
+        DataError: If an id names two images.
+    """
+    unique: dict[str, MedCapRecord] = {}
+    for record in records:
+        first = unique.get(record.image_id)
+        if first is None:
+            unique[record.image_id] = record
+            continue
+        if first.image != record.image:
+            raise DataError(
+                f"{record.source}: image id {record.image_id} ({record.split}) stands for two "
+                f"images, {first.image} and {record.image}; give each its own"
+            )
+        captions = tuple(dict.fromkeys([*first.captions, *record.captions]))
+        if len(captions) > len(first.captions):
+            unique[record.image_id] = replace(first, captions=captions)
+        if report is not None:
+            report.discard("repeated image", 1, record.split)
+            if len(captions) > len(first.captions):
+                report.notes["repeated images with another caption, which was added"] += 1
+    return list(unique.values())
+
+
+def drop_short_captions(
+    records: Sequence[MedCapRecord], min_words: int, report: ReadReport | None = None
+) -> list[MedCapRecord]:
+    """Drops captions of fewer words; they are kept, and counted, in splits for evaluation.
+
+    A reference is what it is, but "TC." and "XXX." teach a model nothing.
+
+    Args:
+        records: Records of one split.
+        min_words: Fewest words, counted between blanks, of a training caption.
+        report: Where to count; records must have been counted as kept before.
+    """
+    kept, short = [], 0
+    for record in records:
+        long = tuple(text for text in record.captions if len(text.split()) >= min_words)
+        short += len(record.captions) - len(long)
+        if len(long) == len(record.captions) or record.split != "train":
+            kept.append(record)
+        elif long:
+            kept.append(replace(record, captions=long))
+    if report is not None and records:
+        split, lost = records[0].split, len(records) - len(kept)
+        report.discard(f"with captions of fewer than {min_words} words", lost, split)
+        if short and split != "train":
+            report.notes[f"{split} references of fewer than {min_words} words, kept"] += short
+        elif short > lost:
+            report.notes[f"captions of fewer than {min_words} words left out"] += short
+    return kept
+
+
 def drop_missing_images(
     records: Sequence[MedCapRecord], allowed: float, key: str, report: ReadReport | None = None
 ) -> list[MedCapRecord]:
@@ -100,7 +174,7 @@ def drop_missing_images(
         DataError: If more are missing; names the first of them.
     """
     index = FolderIndex()
-    there = [record for record in records if index.has(record.image)]
+    there = [record for record in records if index.has(parse_place(record.image).file)]
     missing = len(records) - len(there)
     if missing > allowed * len(records):
         found = set(map(id, there))
@@ -113,6 +187,42 @@ def drop_missing_images(
     if report is not None and missing:
         report.discard("image missing", missing, records[0].split)
     return there
+
+
+def without_image(records: Sequence[MedCapRecord]) -> list[MedCapRecord]:
+    """Returns the records whose image file is not there, the first one of each image."""
+    index = FolderIndex()
+    unique = {record.image: record for record in reversed(records)}
+    return [r for r in reversed(unique.values()) if not index.has(parse_place(r.image).file)]
+
+
+def _group(record: MedCapRecord) -> str:
+    return record.group_id or record.image_id
+
+
+def _split_at(position: float, fractions: Mapping[str, float]) -> str | None:
+    """Returns the split whose share of [0, 1) a position falls into, None if none has it."""
+    edge = 0.0
+    for split in SPLITS:
+        edge += fractions.get(split, 0.0)
+        if position < edge or edge > 1 - 1e-9:
+            return split
+    return None
+
+
+def _fill_empty(
+    splits: dict[str, str | None], positions: Mapping[str, float], fractions: Mapping[str, float]
+) -> None:
+    """Moves to each empty split the group nearest to its share, from a split that has several."""
+    edge = 0.0
+    for split in SPLITS:
+        middle = edge + fractions.get(split, 0.0) / 2
+        edge += fractions.get(split, 0.0)
+        counts = Counter(splits.values())
+        spare = [group for group, of in splits.items() if of is None or counts[of] > 1]
+        if fractions.get(split, 0.0) > 0 and not counts[split] and spare:
+            nearest = min(spare, key=lambda group: (abs(positions[group] - middle), group))
+            splits[nearest] = split
 
 
 def _fraction(*parts: object) -> float:

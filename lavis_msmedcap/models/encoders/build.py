@@ -16,7 +16,7 @@ from lavis_msmedcap.models.encoders.freeze import freeze
 from lavis_msmedcap.models.encoders.sam import SamEncoder
 from lavis_msmedcap.models.encoders.sam_sizes import fill_size
 from lavis_msmedcap.models.encoders.sam_weights import sam_weights
-from lavis_msmedcap.models.weights import PRECISIONS, ExpectedKeys, load_strict
+from lavis_msmedcap.models.weights import PRECISIONS, ExpectedKeys, load_strict, refuse_overflow
 
 FrozenEncoder = Union[ClipTower, SamEncoder]
 CLIP_ENCODERS: dict[str, type[EvaClipEncoder] | type[ClipLEncoder]] = {
@@ -53,7 +53,8 @@ def build_encoder(
         freeze_ln: False leaves the layer norm behind a CLIP ViT trainable, as LAVIS does.
 
     Raises:
-        WeightsError: If a tensor is missing, unexpected or of the wrong shape.
+        WeightsError: If a tensor is missing, unexpected, of the wrong shape or type, or does not
+            fit the range of the precision.
         ValueError: If the name is unknown, or the sizes contradict each other.
     """
     if name not in WEIGHTS_FILES:
@@ -64,6 +65,8 @@ def build_encoder(
         for line in load_strict(encoder.state_dict(), named, source, expected).lines():
             logger.info(line)
     encoder.set_precision(PRECISIONS[precision])
+    if weights is not None:
+        refuse_overflow(encoder, source, precision, "encoder.precision")
     freeze(encoder)
     if isinstance(encoder, ClipTower) and not freeze_ln:
         encoder.ln.requires_grad_(True)

@@ -10,6 +10,7 @@ import torch
 from lavis.models.clip_vit import LayerNorm, VisionTransformer
 
 from lavis_msmedcap.models.encoders.clip_tower import ClipTower
+from lavis_msmedcap.models.encoders.patches import require_whole_patches
 
 MLP_RATIO = 4.0
 
@@ -27,7 +28,7 @@ class ClipLEncoder(ClipTower):
         mlp_ratio: Hidden width of the MLP over C; always 4.
 
     Raises:
-        ValueError: If ``mlp_ratio`` is not 4.
+        ValueError: If ``mlp_ratio`` is not 4, or ``patch_size`` does not divide ``image_size``.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class ClipLEncoder(ClipTower):
     ) -> None:
         if mlp_ratio != MLP_RATIO:
             raise ValueError(f"mlp_ratio is {mlp_ratio}; the MLP of clip_l is always 4 times wider")
+        require_whole_patches(image_size, patch_size)
         vit = VisionTransformer(
             input_resolution=image_size,
             patch_size=patch_size,

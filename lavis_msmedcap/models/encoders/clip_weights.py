@@ -12,6 +12,7 @@ from lavis_msmedcap.models.encoders.clip_tower import ClipTower
 from lavis_msmedcap.models.weights import ExpectedKeys
 
 NORM_FROM_BLIP2 = {r"^ln\.": "the layer norm comes with the BLIP-2 checkpoint"}
+VIT = "vit."  # in front of the ViT's names in an encoder
 CLIP_L_EXTRA_BLOCKS = 3  # OpenAI publishes 24, LAVIS builds 21
 
 
@@ -31,7 +32,9 @@ def eva_clip_weights(
         Tensors under the encoder's names, and what may be missing or unused.
     """
     if "vit.cls_token" in weights:
-        return dict(weights), ExpectedKeys(missing=NORM_FROM_BLIP2)
+        own, rest = _parts_of(weights)
+        eva_vit.interpolate_pos_embed(encoder.vit, own)
+        return {**_under_vit(own), **rest}, ExpectedKeys(missing=NORM_FROM_BLIP2)
     fitted = dict(weights)
     eva_vit.interpolate_pos_embed(encoder.vit, fitted)
     unused = {
@@ -39,8 +42,7 @@ def eva_clip_weights(
         r"^vit\.(norm|fc_norm|head|lm_head)\.": "BLIP-2 stops before EVA's norm and head",
         r"^vit\.mask_token$": "it served EVA's own training",
     }
-    named = {f"vit.{key}": value for key, value in fitted.items()}
-    return named, ExpectedKeys(NORM_FROM_BLIP2, unused)
+    return _under_vit(fitted), ExpectedKeys(NORM_FROM_BLIP2, unused)
 
 
 def clip_l_weights(
@@ -57,14 +59,14 @@ def clip_l_weights(
         Tensors under the encoder's names, and what may be missing or unused.
     """
     if "vit.class_embedding" in weights:
-        return dict(weights), ExpectedKeys(missing=NORM_FROM_BLIP2)
+        own, rest = _parts_of(weights)
+        _fit_clip_l(encoder, own)
+        return {**_under_vit(own), **rest}, ExpectedKeys(missing=NORM_FROM_BLIP2)
     prefix = "visual." if any(key.startswith("visual.") for key in weights) else ""
     image_half = {
         key[len(prefix) :]: value for key, value in weights.items() if key.startswith(prefix)
     }
-    if "positional_embedding" in image_half:  # half precision cannot be interpolated everywhere
-        image_half["positional_embedding"] = image_half["positional_embedding"].float()
-    clip_vit.interpolate_pos_embed(encoder.vit, image_half)
+    _fit_clip_l(encoder, image_half)
     depth = len(encoder.vit.transformer.resblocks)
     beyond = "|".join(str(depth + extra) for extra in range(CLIP_L_EXTRA_BLOCKS))
     unused = {
@@ -72,8 +74,26 @@ def clip_l_weights(
         r"^vit\.(ln_post\.|proj$)": "BLIP-2 stops before CLIP's norm and projection",
         r"^text half: ": "the encoder is CLIP's image half",
     }
-    named = {f"vit.{key}": value for key, value in image_half.items()}
     others = {
         f"text half: {key}": value for key, value in weights.items() if not key.startswith(prefix)
     }
-    return {**named, **others}, ExpectedKeys(NORM_FROM_BLIP2, unused)
+    return {**_under_vit(image_half), **others}, ExpectedKeys(NORM_FROM_BLIP2, unused)
+
+
+def _fit_clip_l(encoder: ClipLEncoder, image_half: dict[str, Tensor]) -> None:
+    """Fits the position embedding (1 + patches, C) in place to the encoder's view."""
+    positions = image_half.get("positional_embedding")
+    if positions is not None and positions.is_floating_point():
+        # half precision cannot be interpolated everywhere
+        image_half["positional_embedding"] = positions.float()
+        clip_vit.interpolate_pos_embed(encoder.vit, image_half)
+
+
+def _parts_of(own: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Returns the ViT of an encoder's own tensors, without ``vit.``, and what else there is."""
+    vit = {key[len(VIT) :]: value for key, value in own.items() if key.startswith(VIT)}
+    return vit, {key: value for key, value in own.items() if not key.startswith(VIT)}
+
+
+def _under_vit(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{VIT}{key}": value for key, value in tensors.items()}

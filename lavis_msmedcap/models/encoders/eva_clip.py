@@ -15,6 +15,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from lavis_msmedcap.models.encoders.clip_tower import ClipTower
+from lavis_msmedcap.models.encoders.patches import require_whole_patches
 
 
 class PlainNumbersOnCpu(TorchFunctionMode):
@@ -48,6 +49,9 @@ class EvaClipEncoder(ClipTower):
         depth: Number of blocks; BLIP-2 uses the first 39 of ViT-g.
         num_heads: Attention heads; 16 for ViT-g.
         mlp_ratio: Hidden width of the MLP over C; 4.3637 for ViT-g.
+
+    Raises:
+        ValueError: If ``patch_size`` does not divide ``image_size``.
     """
 
     def __init__(
@@ -59,6 +63,7 @@ class EvaClipEncoder(ClipTower):
         num_heads: int = 16,
         mlp_ratio: float = 4.3637,
     ) -> None:
+        require_whole_patches(image_size, patch_size)
         with PlainNumbersOnCpu():
             vit = VisionTransformer(
                 img_size=image_size,

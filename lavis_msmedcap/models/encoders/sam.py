@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lavis_msmedcap.models.encoders.outputs import ImageEmbeds
+from lavis_msmedcap.models.encoders.patches import require_whole_patches
 
 TOKEN_LAYOUTS = ("spatial", "spatial_pooled", "channel")
 SAM_INPUTS = ("raw", "authors")
@@ -46,7 +47,8 @@ class SamEncoder(nn.Module):
             authors' code makes of the CLIP view, see `lavis_msmedcap.imaging.authors_view`.
 
     Raises:
-        ValueError: If ``tokens`` or ``input`` is unknown, or ``pool`` leaves a rest of positions.
+        ValueError: If ``tokens`` or ``input`` is unknown, ``patch_size`` does not divide
+            ``image_size``, or ``pool`` leaves a rest of positions.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class SamEncoder(nn.Module):
         input: str = "raw",
     ) -> None:
         super().__init__()
+        require_whole_patches(image_size, patch_size)
         grid = image_size // patch_size
         for key, value, known in (("tokens", tokens, TOKEN_LAYOUTS), ("input", input, SAM_INPUTS)):
             if value not in known:

@@ -20,6 +20,7 @@ PREFIX = "image_encoder."
 POS_EMBED = "vit.pos_embed"
 # Hugging Face's SamModel; the image encoder's parts to segment-anything's
 HUGGING_FACE_PREFIX = "vision_encoder."
+AUTHORS_PREFIX = "sam_model."  # of the whole SamModel in the authors' checkpoints
 HUGGING_FACE_PARTS = {
     "patch_embed.projection.": "patch_embed.proj.",
     "neck.conv1.": "neck.0.",
@@ -60,6 +61,22 @@ def sam_weights(
     named = _our_names(weights)
     _require_same_size(encoder, named, source)
     return fit_resolution(encoder, named), ExpectedKeys(unused=UNUSED)
+
+
+def authors_sam_weights(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Takes the image encoder that a checkpoint of the authors may bring along out of it.
+
+    Args:
+        tensors: Tensors of the checkpoint.
+        prefix: Put in front of the names of `SamEncoder`.
+    """
+    brought = {
+        key[len(AUTHORS_PREFIX) :]: value
+        for key, value in tensors.items()
+        if key.startswith(AUTHORS_PREFIX)
+    }
+    named = _our_names(brought)
+    return {f"{prefix}{key}": value for key, value in named.items() if key.startswith("vit.")}
 
 
 def _our_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

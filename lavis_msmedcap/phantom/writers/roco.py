@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from PIL import Image
-
-from lavis_msmedcap.phantom.medical.captions import choose_panel, roco_caption
-from lavis_msmedcap.phantom.medical.facts import sample_facts
-from lavis_msmedcap.phantom.medical.render import render
-from lavis_msmedcap.phantom.seeding import chance, pick, rng_for
+from lavis_msmedcap.phantom.seeding import pick
+from lavis_msmedcap.phantom.writers.figures import medical_figures
 from lavis_msmedcap.phantom.writers.files import (
     Fact,
     OnImage,
@@ -24,9 +20,6 @@ SPLIT_FOLDERS = {"train": "train", "val": "validation", "test": "test"}
 # identifiers and article numbers of the splits never meet, so no article leaks into another split
 _FIRST_ID = {"train": 1, "val": 70_001, "test": 80_001}
 _FIRST_ARTICLE = {"train": 1_000_000, "val": 2_000_000, "test": 3_000_000}
-_FIGURES_PER_ARTICLE = 1.75
-_PANEL_RATE = 0.03
-_GREY_FILE_RATE = 0.3
 _QUALITIES = (88, 90, 92)
 _LICENCES = ("CC BY", "CC BY", "CC BY-NC", "CC0", "NO-CC CODE")
 
@@ -47,39 +40,28 @@ def write_roco(root: Path, seed: int, split: str, count: int, on_image: OnImage)
     links: list[str] = []
     licences = ["ROCO_ID,PMC_ID,CC"]
     facts_list: list[Fact] = []
-    article, figure = _FIRST_ARTICLE[split], 0
-    for index in range(count):
-        meta = rng_for(seed, f"roco/{split}/meta", index)
-        if figure and chance(meta, 1.0 / _FIGURES_PER_ARTICLE):
-            article, figure = article + 1, 0
-        figure += 1
-        image_id = f"ROCO_{_FIRST_ID[split] + index:05d}"
-        panel = choose_panel(meta, _PANEL_RATE)
-        facts = sample_facts(rng_for(seed, f"roco/{split}/facts", index))
-        drawn = render(facts, rng_for(seed, f"roco/{split}/pixels", index), panel)
-        caption = roco_caption(facts, rng_for(seed, f"roco/{split}/captions", index), panel)
-        image = Image.fromarray(drawn.pixels)
-        if not chance(meta, _GREY_FILE_RATE):
-            image = image.convert("RGB")
+    for figure in medical_figures(seed, f"roco/{split}", count, _FIRST_ARTICLE[split]):
+        article = figure.article
+        image_id = f"ROCO_{_FIRST_ID[split] + figure.index:05d}"
         path = folder / "images" / f"{image_id}.jpg"
-        save_jpeg(image, path, pick(meta, _QUALITIES))
-        source = f"phantom-{article}-g{figure:03d}.jpg"
-        captions.append(f"{image_id}\t {caption}")
+        save_jpeg(figure.image, path, pick(figure.meta, _QUALITIES))
+        source = f"phantom-{article}-g{figure.place:03d}.jpg"
+        captions.append(f"{image_id}\t {figure.caption}")
         links.append(
             f"{image_id}\twget -r ftp://phantom.invalid/pub/pmc/oa_package/"
             f"{article % 97:02x}/{article % 89:02x}/PMC{article}.tar.gz -P /path/to/Dir\t{source}"
         )
-        licences.append(f"{image_id},PMC{article}_{source},{pick(meta, _LICENCES)}")
+        licences.append(f"{image_id},PMC{article}_{source},{pick(figure.meta, _LICENCES)}")
         facts_list.append(
             {
                 "image_id": image_id,
                 "dataset": DATASET,
                 "split": split,
                 "group_id": f"PMC{article}",
-                **facts.as_dict(),
-                "captions": [caption],
+                **figure.facts.as_dict(),
+                "captions": [figure.caption],
                 "image": path.relative_to(root).as_posix(),
-                "mask": save_mask(root, DATASET, image_id, drawn.mask),
+                "mask": save_mask(root, DATASET, image_id, figure.drawn.mask),
             }
         )
         on_image()

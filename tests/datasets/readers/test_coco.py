@@ -101,3 +101,46 @@ def test_missing_file_names_the_key(tmp_path):
         list(read_coco(tmp_path / "no.json", tmp_path, "train"))
     assert "datasets.coco2014_caption.build_info.annotations.train.storage" in str(caught.value)
     assert str(tmp_path / "no.json") in str(caught.value)
+
+
+def test_karpathys_own_file_has_all_splits(tmp_path, make):
+    def entry(number, split, year="val2014"):
+        name = f"COCO_{year}_{number:012d}.jpg"
+        make.save(tmp_path / year / name)
+        sentences = [{"raw": f"Text {number}. "}, {"raw": "Another."}, {"raw": ""}]
+        image = {"filepath": year, "filename": name, "cocoid": number}
+        return {**image, "split": split, "sentences": sentences}
+
+    images = [
+        entry(1, "train", "train2014"), entry(2, "restval"), entry(3, "val"), entry(4, "test"),
+    ]  # fmt: skip
+    path = make.write(
+        tmp_path / "dataset_coco.json", json.dumps({"images": images, "dataset": "coco"})
+    )
+    found = {s: list(read_coco(path, tmp_path, s)) for s in ("train", "val", "test")}
+    assert {s: [r.image_id[-1] for r in records] for s, records in found.items()} == {
+        "train": ["1", "2"],
+        "val": ["3"],
+        "test": ["4"],
+    }
+    assert found["train"][1].captions == ("Text 2.", "Another.")
+    assert found["train"][1].image == str(tmp_path / "val2014" / "COCO_val2014_000000000002.jpg")
+
+
+def test_lavis_lists_train_on_val2014_and_evaluate_without_ids(tmp_path, make):
+    """One entry per caption with an id to train on, one per image without to evaluate."""
+    name = "val2014/COCO_val2014_000000522418.jpg"
+    make.save(tmp_path / name)
+    train = [
+        {"caption": f"{text} ", "image": name, "image_id": "coco_522418"} for text in ("A.", "B.")
+    ]
+    make.write(tmp_path / "coco_karpathy_train.json", json.dumps(train))
+    make.write(
+        tmp_path / "coco_karpathy_val.json",
+        json.dumps([{"image": name, "caption": ["A.", "B.", "C.", "D.", "E."]}]),
+    )
+    for split, captions in (("train", ("A.", "B.")), ("val", ("A.", "B.", "C.", "D.", "E."))):
+        (record,) = read_coco(tmp_path / f"coco_karpathy_{split}.json", tmp_path, split)
+        assert record.captions == captions
+        assert record.image == str(tmp_path / name)
+        assert record.image_id == "COCO_val2014_000000522418"

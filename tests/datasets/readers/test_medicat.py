@@ -28,6 +28,7 @@ def test_captions_groups_and_files(medicat_tree):
     assert records[0].image_id == f"{A}_1-Figure1-1"
     assert records[0].image == str(medicat_tree / "release" / "figures" / f"{A}_1-Figure1-1.png")
     assert report.dropped == {"without caption": 1, "repeated figure": 1}
+    assert report.notes == {"captions from s2orc_caption": 1}
     assert report.n_read == 6
 
 
@@ -83,4 +84,31 @@ def test_missing_release(tmp_path):
 def test_two_release_files_are_ambiguous(medicat_tree, make):
     make.write(medicat_tree / "release" / "s2_full_figures_copy.jsonl", "")
     with pytest.raises(DataError, match="several"):
+        list(read_medicat(medicat_tree))
+
+
+def test_order_of_the_caption_fields_and_type_of_figure(medicat_tree, make):
+    common = {"pdf_hash": A, "s2_caption": "Figure 1. Short.", "radiology": None}
+    entries = [
+        {**common, "fig_uri": "1.png", "s2orc_caption": None, "predicted_type": "Medical images"},
+        {**common, "fig_uri": "2.png", "s2orc_caption": "Long.", "predicted_type": "Plots"},
+        {**common, "fig_uri": "3.png", "s2orc_caption": "Full text.", "s2orc_references": ["No."]},
+    ]
+    make.write(_jsonl(medicat_tree), "\n".join(map(json.dumps, entries)))
+    report = ReadReport("medicat")
+    fields = ["s2orc_caption", "s2_caption"]
+    records = list(read_medicat(medicat_tree, caption_fields=fields, report=report))
+    assert [r.captions[0] for r in records] == ["Figure 1. Short.", "Long.", "Full text."]
+    assert report.notes == {"captions from s2_caption": 1}
+    report = ReadReport("medicat")
+    (record,) = read_medicat(medicat_tree, predicted_type="Medical images", report=report)
+    assert record.image_id == f"{A}_1"
+    assert report.dropped == {"filtered by predicted_type": 2}
+    assert len(list(read_medicat(medicat_tree, radiology=False))) == 3
+
+
+def test_a_file_beside_the_release_is_told_by_its_keys(medicat_tree, make):
+    entry = {"roco_image_id": "ROCO_00001", "gorc_references": []}
+    make.write(_jsonl(medicat_tree), json.dumps(entry))
+    with pytest.raises(DataError, match=r"it has roco_image_id, gorc_references"):
         list(read_medicat(medicat_tree))

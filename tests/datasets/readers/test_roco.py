@@ -17,7 +17,7 @@ def test_train_with_byte_order_mark_crlf_and_line_breaks_inside(roco_tree):
         "Axial CT of the liver, again.",
     )
     assert records["ROCO_00002"].captions == ("Chest X-ray.\rSecond line\u2028third.",)
-    assert records["ROCO_00004"].captions == ("Panoramic\tradiograph.",)
+    assert records["ROCO_00004"].captions == ("Panoramic\tdental radiograph.",)
     assert [r.group_id for r in records.values()] == ["PMC111", "PMC111", "PMC222"]
     assert {r.domain for r in records.values()} == {"medical"}
     assert report.dropped == {"without caption": 1, "without a tab between id and caption": 1}

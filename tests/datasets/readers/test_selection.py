@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -10,6 +11,8 @@ from lavis_msmedcap.common.errors import DataError
 from lavis_msmedcap.datasets.readers.report import ReadReport
 from lavis_msmedcap.datasets.readers.selection import (
     drop_missing_images,
+    drop_short_captions,
+    merge_repeated,
     split_by_group,
     take_at_most,
 )
@@ -117,3 +120,58 @@ def test_whole_folder_missing(tmp_path):
     records = [_record(i, image=str(tmp_path / "gone" / f"{i}.png")) for i in range(3)]
     with pytest.raises(DataError, match="3 of 3"):
         drop_missing_images(records, 0.5, "key")
+
+
+@given(
+    st.lists(st.text("abc", min_size=1), unique=True, min_size=3, max_size=12), st.integers(0, 9)
+)
+def test_a_dozen_images_fill_every_split_that_has_a_share(groups, seed):
+    records = [_record(i, group) for i, group in enumerate(groups) for _ in range(2)]
+    filled = split_by_group(records, FRACTIONS, seed, fill=True)
+    assert {r.split for r in filled} == set(FRACTIONS)
+    splits = {}
+    for record in filled:
+        assert splits.setdefault(record.group_id, record.split) == record.split
+    assert {r.split for r in split_by_group(records, {"train": 1.0}, seed, fill=True)} == {"train"}
+    plain = split_by_group(records, FRACTIONS, seed)
+    if {r.split for r in plain} == set(FRACTIONS):
+        assert filled == plain
+
+
+def test_too_few_groups_to_fill_every_split():
+    assert len(split_by_group([_record(1)], FRACTIONS, 0, fill=True)) == 1
+
+
+def test_repeated_images_become_one_record_where_the_first_stood():
+    first, second = _record(1), _record(2)
+    report = ReadReport("medicat", kept=Counter(train=4))
+    other = replace(first, captions=("A caption.", "Another one."))
+    assert merge_repeated([first, second, first, other], report) == [other, second]
+    assert report.kept == {"train": 2}
+    assert report.dropped == {"repeated image": 2}
+    assert report.notes == {"repeated images with another caption, which was added": 1}
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_short_captions_leave_training_only(split):
+    records = [
+        replace(_record(i), captions=captions, split=split)
+        for i, captions in enumerate([("TC.", "Case 2."), ("Axial CT scan.", "XXX."), ("A b c",)])
+    ]
+    report = ReadReport("medicat", kept=Counter({split: 3}))
+    kept = drop_short_captions(records, 3, report)
+    if split == "val":
+        assert kept == records
+        assert report.notes == {"val references of fewer than 3 words, kept": 3}
+        assert report.kept == {"val": 3}
+        return
+    assert [r.captions for r in kept] == [("Axial CT scan.",), ("A b c",)]
+    assert report.dropped == {"with captions of fewer than 3 words": 1}
+    assert report.n_read == 3
+
+
+def test_an_image_inside_a_file_is_there_if_the_file_is(tmp_path):
+    (tmp_path / "a.parquet").touch()
+    names = [f"{tmp_path}/a.parquet::row=1@image", f"{tmp_path}/b.tar::bytes=0+9"]
+    records = [_record(i, image=name) for i, name in enumerate(names)]
+    assert drop_missing_images(records, 0.5, "key") == records[:1]

@@ -1,0 +1,233 @@
+"""What stands in two splits at once: articles, patients, images, captions; across data sets too.
+
+A figure of a test article among the training images makes the figures of a paper too good. ROCO's
+own splits share articles, and ROCOv2 contains ROCO's test images under other names and ids.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import NamedTuple
+
+from lavis_msmedcap.datasets.caption_text import squeeze
+from lavis_msmedcap.datasets.records import MedCapRecord
+
+# from the surest sign to the weakest
+GROUP, FILE, PIXELS, NEAR, CAPTION = "group", "file", "pixels", "near", "caption"
+KINDS = (GROUP, FILE, PIXELS, NEAR, CAPTION)
+# (split that is measured on, split that must not know it)
+PAIRS = (("test", "train"), ("val", "train"), ("test", "val"))
+# "Chest X-ray." is written a hundred times without anybody copying
+TELLING_WORDS = 6
+
+_PMC = re.compile(r"PMC[\s_:-]?0*(\d+)", re.IGNORECASE)
+_DOI = re.compile(r"10\.\d{4,9}/\S+")
+_HASH = re.compile(r"[0-9a-f]{32,64}")
+
+
+class Leak(NamedTuple):
+    """Something that records of different splits share.
+
+    Attributes:
+        kind: One of ``KINDS``.
+        key: The article or patient, or the caption; empty for images.
+        indices: The records, ascending.
+    """
+
+    kind: str
+    key: str
+    indices: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """How much of one split is known from another.
+
+    Attributes:
+        kind: One of ``KINDS``.
+        split: The split that is measured on.
+        other: The split that shares something with it.
+        images: Records of ``split`` that share something.
+        of: All records of ``split``.
+        keys: Number of articles, images or captions that are shared.
+        datasets: ``images`` by (data set of the record, data set of what it shares with).
+    """
+
+    kind: str
+    split: str
+    other: str
+    images: int
+    of: int
+    keys: int
+    datasets: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True)
+class LeakReport:
+    """All leaks of a collection of records.
+
+    Attributes:
+        leaks: In the order of ``KINDS``, then as the records come.
+        overlaps: One per kind and pair of splits with something in common; worst first.
+    """
+
+    leaks: list[Leak]
+    overlaps: list[Overlap]
+
+    def of_kind(self, kind: str) -> list[Leak]:
+        """Returns the leaks of one kind."""
+        return [leak for leak in self.leaks if leak.kind == kind]
+
+
+@dataclass(frozen=True)
+class Fingerprints:
+    """What is known of the pictures of records, in the records' order.
+
+    Attributes:
+        file: Digest of each image's bytes, empty where it cannot be read.
+        pixels: Digest of each decoded picture, empty where it cannot be decoded.
+        near: Pairs of records whose different pictures show the same, smaller index first.
+    """
+
+    file: Sequence[bytes]
+    pixels: Sequence[bytes]
+    near: Sequence[tuple[int, int]] = ()
+
+
+def leaks(records: Sequence[MedCapRecord], fingerprints: Fingerprints | None = None) -> LeakReport:
+    """Finds what stands in more than one split.
+
+    Args:
+        records: Of any number of data sets and splits.
+        fingerprints: Of their images; without them only one file named twice is noticed.
+    """
+    found = [
+        *_shared(GROUP, [_present(group_key(record)) for record in records], records),
+        *_image_leaks(records, fingerprints),
+        *_shared(CAPTION, [set(map(caption_key, r.captions)) - {""} for r in records], records),
+    ]
+    return LeakReport(found, _overlaps(found, records))
+
+
+def group_key(record: MedCapRecord) -> str:
+    """Returns the article or patient of a record so that it can be compared across data sets.
+
+    PMC ids, DOIs and long hashes mean the same everywhere, however they are written; any other id
+    ("patient 12") only within its data set. Where a record has no group, a PMC id at the start of
+    its own id or file name tells the article.
+
+    Returns:
+        The key, empty if nothing is known.
+    """
+    group = (record.group_id or "").strip()
+    article = _PMC.search(group)
+    if not group:
+        names = (record.image_id, PurePosixPath(record.image).name)
+        article = next(filter(None, map(_PMC.match, names)), None)
+    if article:
+        return f"PMC{article[1]}"
+    doi = _DOI.search(group)
+    if doi:
+        return doi.group().casefold()
+    if not group or _HASH.fullmatch(group):
+        return group
+    return f"{record.source}: {group}"
+
+
+def caption_key(caption: str) -> str:
+    """Returns a caption for comparison: case and blanks do not count.
+
+    Returns:
+        The key, empty if the caption is too short to tell a copy from a coincidence.
+    """
+    plain = caption.isascii() and caption.isprintable()  # most are, and need no squeezing
+    text = (" ".join(caption.split()) if plain else squeeze(caption)).casefold()
+    return text if text.count(" ") + 1 >= TELLING_WORDS else ""
+
+
+def _image_leaks(records: Sequence[MedCapRecord], prints: Fingerprints | None) -> list[Leak]:
+    if prints is None:
+        return _shared(FILE, [{record.image} for record in records], records, named=False)
+    same_file = _shared(FILE, list(map(_present, prints.file)), records, named=False)
+    same_pixels = [
+        leak
+        for leak in _shared(PIXELS, list(map(_present, prints.pixels)), records, named=False)
+        if len({prints.file[i] for i in leak.indices}) > 1
+    ]
+    near = [
+        Leak(NEAR, "", (one, other))
+        for one, other in prints.near
+        if records[one].split != records[other].split
+    ]
+    return [*same_file, *same_pixels, *near]
+
+
+def _present(key: str | bytes) -> set[str | bytes]:
+    return {key} if key else set()
+
+
+def _shared(
+    kind: str,
+    keys: Sequence[Iterable[str | bytes]],
+    records: Sequence[MedCapRecord],
+    named: bool = True,
+) -> list[Leak]:
+    """Finds the keys that records of more than one split have."""
+    first: dict[str | bytes, int] = {}
+    several: dict[str | bytes, list[int]] = {}
+    for index, own in enumerate(keys):
+        for key in own:
+            start = first.setdefault(key, index)
+            if start != index:
+                several.setdefault(key, [start]).append(index)
+    return [
+        Leak(kind, str(key) if named else "", tuple(indices))
+        for key, indices in several.items()
+        if len({records[index].split for index in indices}) > 1
+    ]
+
+
+def _overlaps(found: Sequence[Leak], records: Sequence[MedCapRecord]) -> list[Overlap]:
+    sizes = Counter(record.split for record in records)
+    by_kind: dict[str, list[Leak]] = {}
+    for leak in found:
+        by_kind.setdefault(leak.kind, []).append(leak)
+    overlaps = [
+        overlap
+        for kind, leaks_of_kind in by_kind.items()
+        for split, other in PAIRS
+        if (overlap := _overlap(kind, split, other, leaks_of_kind, records, sizes[split])).images
+    ]
+    order = {(kind, pair): rank for rank, (pair, kind) in enumerate(_ranked())}
+    return sorted(overlaps, key=lambda o: order[o.kind, (o.split, o.other)])
+
+
+def _ranked() -> list[tuple[tuple[str, str], str]]:
+    return [(pair, kind) for pair in PAIRS for kind in KINDS]
+
+
+def _overlap(
+    kind: str,
+    split: str,
+    other: str,
+    found: Sequence[Leak],
+    records: Sequence[MedCapRecord],
+    size: int,
+) -> Overlap:
+    touched: set[int] = set()
+    between: set[tuple[int, str]] = set()
+    keys = 0
+    for leak in found:
+        held = [index for index in leak.indices if records[index].split == split]
+        sources = {records[i].source for i in leak.indices if records[i].split == other}
+        if not held or not sources:
+            continue
+        keys += 1
+        touched.update(held)
+        between.update((index, source) for index in held for source in sources)
+    datasets = Counter((records[index].source, source) for index, source in between)
+    return Overlap(kind, split, other, len(touched), size, keys, datasets)

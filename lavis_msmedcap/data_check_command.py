@@ -1,0 +1,214 @@
+"""``msmedcap data check``: is a data set fit to train on, and does it leak."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from lavis_msmedcap import train
+from lavis_msmedcap.common.errors import ConfigError, DataError
+from lavis_msmedcap.common.startup import prepare_process
+from lavis_msmedcap.data_check.choices import FIX_GROUP, FIX_POLICIES, MAX_NEAR, NEAR
+
+HELP = "decode every image; find dirt, duplicates, and leaks between train and test"
+EXAMPLES = """
+Reads what a training would read, changes nothing, and sends nothing anywhere.
+
+examples:
+  msmedcap data check projects/msmedcap/caption.yaml --options scale=paper
+                                 every data set of a run, with its limits on captions
+  msmedcap data check /data/roco
+                                 a folder or file in a format that is recognized: ROCO v1 (tree or
+                                 Kaggle's CSV), ROCOv2, MedICaT, COCO captions, a table of your own
+  msmedcap data check /data/roco /data/rocov2 --html check.html --json check.json
+                                 several together: leaks from one into the other as well
+  msmedcap data check /data/roco --fix clean.jsonl
+                                 writes a manifest without what is broken, repeated or leaking, and
+                                 clean.dropped.jsonl with the rest; `msmedcap data check
+                                 clean.jsonl` then finds no problems
+
+what leaks: images of one article or patient in two splits (PMC ids and DOIs are compared across
+data sets), the same file, the same pixels, and pictures that were saved again, scaled or
+recoloured. --fix lets train yield to val and test, and val to test; tests keep all their images.
+
+What is found out about an image is kept in the cache, so that a second check is quick; after
+Ctrl-C the same command goes on where it was.
+
+exit code: 0 clean, 1 problems that hurt a training or its figures, 2 wrong input
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of ``msmedcap data check``."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = EXAMPLES
+    parser.add_argument(
+        "inputs", nargs="+", metavar="CONFIG|DIR", help="run configuration (YAML), folder or file"
+    )
+    train.add_options_argument(parser)
+    parser.add_argument("--format", metavar="NAME", help="format of folders, instead of looking")
+    parser.add_argument(
+        "--workers", type=_number(0), default=0, metavar="N", help="processes (default: all cores)"
+    )
+    parser.add_argument(
+        "--near",
+        type=_number(0, MAX_NEAR),
+        default=NEAR,
+        metavar="BITS",
+        help=f"how far the hashes of like pictures may differ, 0 to {MAX_NEAR} (default {NEAR})",
+    )
+    parser.add_argument("--fresh", action="store_true", help="forget what earlier checks found out")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="everything, for programs")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="a page with images to look at")
+    parser.add_argument("--fix", type=Path, metavar="OUT", help="write a clean manifest (jsonl)")
+    parser.add_argument(
+        "--fix-leaks",
+        choices=FIX_POLICIES,
+        default=FIX_GROUP,
+        help="what --fix takes out of train and val as leaking: images of articles or patients of "
+        "the test set and the test images themselves (group, the default), the latter only "
+        "(image), or nothing (none)",
+    )
+
+
+def _number(low: int, high: int | None = None) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        if not text.isdecimal() or int(text) < low or (high is not None and int(text) > high):
+            upper = "or more" if high is None else f"to {high}"
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, {low} {upper}")
+        return int(text)
+
+    return number
+
+
+def run(args: argparse.Namespace) -> int:
+    """Checks data sets and writes what was asked for.
+
+    Returns:
+        1 if something was found that hurts a training or its figures, else 0.
+
+    Raises:
+        ConfigError: If a configuration cannot be used.
+        DataError: If a data set cannot be read, or an output not be written.
+        Interruption: On Ctrl-C.
+    """
+    prepare_process()
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    from lavis_msmedcap.data_check.cache import FactsCache, default_path
+    from lavis_msmedcap.data_check.check import check_data
+    from lavis_msmedcap.data_check.manifest import refuse_existing
+    from lavis_msmedcap.data_check.text import describe, to_plain
+
+    if args.fix:
+        refuse_existing(args.fix)
+    data = _read(args.inputs, args.options, args.format)
+    for note in data.notes:
+        sys.stderr.write(f"note: {note}\n")
+    cache = FactsCache(default_path(), args.fresh)
+    try:
+        found = check_data(
+            data.banner,
+            data.records,
+            data.reports,
+            data.rules,
+            cache,
+            workers=args.workers,
+            distance=args.near,
+        )
+    finally:
+        cache.close()
+    sys.stdout.write(describe(found))
+    if args.json:
+        _write_json(args.json, to_plain(found))
+    if args.html:
+        from lavis_msmedcap.data_check.page import write_check
+
+        sys.stdout.write(f"page: {write_check(args.html, found)}\n")
+    if args.fix:
+        _fix(args.fix, args.fix_leaks, found)
+    return 0 if found.clean else 1
+
+
+def _read(inputs: Sequence[str], options: Sequence[str], format_name: str | None) -> Any:
+    """Reads all inputs; data sets of one name from several inputs are told apart."""
+    from lavis_msmedcap.run_data import RunData
+
+    configs = [text for text in inputs if text.endswith((".yaml", ".yml"))]
+    if options and not configs:
+        raise ConfigError(["--options are settings of a run configuration, and none is given"])
+    parts = [
+        _of_config(text, options) if text in configs else _of_place(Path(text), format_name)
+        for text in dict.fromkeys(inputs)
+    ]
+    whole = RunData("; ".join(part.banner for part in parts))
+    for part in parts:
+        for report in part.reports:
+            _tell_apart(report.name, part, {known.name for known in whole.reports})
+        whole.records += part.records
+        whole.reports += part.reports
+        whole.rules.update(part.rules)
+        whole.notes += part.notes
+    return whole
+
+
+def _tell_apart(name: str, part: Any, taken: set[str]) -> None:
+    from dataclasses import replace
+
+    free, number = name, 2
+    while free in taken:
+        free, number = f"{name}-{number}", number + 1
+    if free == name:
+        return
+    part.records = [replace(r, source=free) if r.source == name else r for r in part.records]
+    for report in part.reports:
+        report.name = free if report.name == name else report.name
+    if name in part.rules:
+        part.rules[free] = part.rules.pop(name)
+
+
+def _of_config(cfg_path: str, options: Sequence[str]) -> Any:
+    from lavis_msmedcap.run_data import data_of
+
+    return data_of(cfg_path, options)
+
+
+def _of_place(place: Path, format_name: str | None) -> Any:
+    from lavis_msmedcap.common.paths import resolve_path
+    from lavis_msmedcap.data_check.formats import read_place
+    from lavis_msmedcap.datasets.readers.report import ReadReport
+    from lavis_msmedcap.run_data import RunData
+
+    resolved = resolve_path(place)
+    report = ReadReport(resolved.stem if resolved.is_file() else resolved.name)
+    chosen, records = read_place(resolved, report, format_name)
+    return RunData(f"{place}, {chosen.what}", records, [report])
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"--json: {path} cannot be written: {error}") from error
+
+
+def _fix(path: Path, policy: str, found: Any) -> None:
+    from collections import Counter
+
+    from lavis_msmedcap.data_check.check import reasons_to_drop
+    from lavis_msmedcap.data_check.manifest import clean, write_manifest
+
+    result = clean(found.records, reasons_to_drop(found, policy))
+    other = write_manifest(path, result)
+    sys.stdout.write(f"clean manifest: {path}, {len(result.kept):,} images\n")
+    for reason, count in Counter(reason for _, reason in result.dropped).most_common():
+        sys.stdout.write(f"  {count:,} left out: {reason}\n")
+    if result.renamed:
+        sys.stdout.write(f"  {result.renamed:,} image ids stood for several images, renamed\n")
+    if result.dropped:
+        sys.stdout.write(f"  what was left out, with reasons: {other}\n")

@@ -1,0 +1,138 @@
+"""What is stored of an image: the bytes of its file untouched, or its pixels in a new file."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from PIL import Image
+
+from lavis_msmedcap.imaging.containers import read_byte_range, read_cell
+from lavis_msmedcap.imaging.dicom_head import HEAD_BYTES, is_dicom
+from lavis_msmedcap.imaging.nifti import is_nifti
+from lavis_msmedcap.imaging.places import ImagePlace, parse_place
+from lavis_msmedcap.imaging.read import read_image
+from lavis_msmedcap.imaging.views import make_sam_view
+
+COPIED = "copied byte for byte"
+# what every reader of a data set can be expected to read, and to read alike
+_SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp"}
+_DEEP_MODES = ("I", "F")  # modes of 16 bits and more begin so
+_JPEG_QUALITY = 95
+
+
+class ImageSettings(NamedTuple):
+    """What to do with images beside copying them.
+
+    Attributes:
+        max_side: Images with a longer side are scaled down to it, in pixels; None for never.
+        reencode: "png" or "jpeg" stores every image anew; None only those that cannot be copied,
+            or have to be scaled, as PNG.
+    """
+
+    max_side: int | None = None
+    reencode: str | None = None
+
+
+class StoredImage(NamedTuple):
+    """An image as it is to be stored.
+
+    Attributes:
+        data: Content of the file.
+        suffix: Ending of its name, with the dot.
+        how: `COPIED`, or why and as what it is stored anew.
+    """
+
+    data: bytes
+    suffix: str
+    how: str
+
+
+def store_image(image: str, settings: ImageSettings) -> StoredImage:
+    """Decodes an image, which shows whether it is whole, and says what to store of it.
+
+    Args:
+        image: Its place.
+        settings: Scaling and format.
+
+    Returns:
+        The same bytes for the same image, settings and version of Pillow.
+
+    Raises:
+        BadImageError: If it cannot be decoded.
+    """
+    picture = read_image(image)
+    place = parse_place(image)
+    reason, suffix = _look(place)
+    too_large = settings.max_side is not None and max(picture.size) > settings.max_side
+    if not (reason or too_large or settings.reencode):
+        with _open(place) as file:
+            return StoredImage(file.read(), suffix, COPIED)
+    if settings.max_side is not None and too_large:
+        picture = scale_down(picture, settings.max_side)
+        reason = f"scaled down to {settings.max_side} px"
+    kind = settings.reencode or "png"
+    told = f"stored as {kind.upper()}: {reason or 'asked for'}"
+    return StoredImage(_encode(picture, kind), ".jpg" if kind == "jpeg" else ".png", told)
+
+
+def why_not_plain(image: str) -> str:
+    """Says why other programs might not read an image as this package does; "" if they do.
+
+    Args:
+        image: Its place; it must be one that can be decoded.
+    """
+    return _look(parse_place(image))[0]
+
+
+def scale_down(picture: Image.Image, side: int) -> Image.Image:
+    """Scales the longer side of a picture to ``side`` pixels.
+
+    As the SAM view of that size does it, so that it is the same to the bit when it is made of the
+    smaller picture.
+    """
+    view, (height, width) = make_sam_view(picture, side)
+    return Image.fromarray(view[:, :height, :width].permute(1, 2, 0).contiguous().numpy())
+
+
+def _look(place: ImagePlace) -> tuple[str, str]:
+    """Returns why an image cannot be copied, empty if it can, and the suffix of its format."""
+    if place.kind in ("frame", "slice") or is_nifti(place.file):
+        return f"{place.kind or 'slice'} of a {Path(place.file).suffix} file", ""
+    with _open(place) as file:
+        if is_dicom(file.read(HEAD_BYTES)):
+            return "DICOM", ""
+        file.seek(0)
+        with Image.open(file) as header:
+            form, mode = str(header.format), header.mode
+            frames = getattr(header, "n_frames", 1)
+    if form not in _SUFFIXES:
+        return form, ""
+    if frames > 1:
+        return f"{form} of several frames", ""
+    if mode.startswith(_DEEP_MODES):
+        return f"{form} of 16 bits", ""
+    return "", _SUFFIXES[form]
+
+
+def _open(place: ImagePlace) -> BinaryIO:
+    """Opens the bytes of an encoded image, wherever they are."""
+    if place.kind == "bytes":
+        return io.BytesIO(read_byte_range(place.file, place.value))
+    if place.kind == "row":
+        return io.BytesIO(read_cell(place.file, place.value))
+    return Path(place.file).open("rb")
+
+
+def _encode(picture: Image.Image, kind: str) -> bytes:
+    """Writes pixels to a file in memory; what is grey in all of them, as grey."""
+    red, green, blue = picture.split()
+    if red.tobytes() == green.tobytes() == blue.tobytes():
+        picture = red
+    buffer = io.BytesIO()
+    if kind == "jpeg":
+        picture.save(buffer, "JPEG", quality=_JPEG_QUALITY, subsampling=0)
+    else:
+        picture.save(buffer, "PNG")
+    return buffer.getvalue()

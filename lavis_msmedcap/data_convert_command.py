@@ -1,0 +1,237 @@
+"""``msmedcap data convert``: data sets as tar shards, or as LAVIS' annotation files."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from lavis_msmedcap import train
+from lavis_msmedcap.common.errors import ConfigError, Interruption
+from lavis_msmedcap.common.paths import resolve_path
+from lavis_msmedcap.common.startup import prepare_process
+from lavis_msmedcap.datasets.records import MedCapRecord
+
+_MIB = 1 << 20
+
+HELP = "write the data of a configuration or folder as WebDataset shards or as LAVIS json"
+EPILOG = """
+examples:
+  msmedcap data convert projects/msmedcap/caption.yaml /data/shards --to webdataset \\
+                        --options scale=paper datasets.roco.build_info.root=/data/roco
+  msmedcap data convert /data/roco /data/shards --to webdataset --shard-mib 256 --workers 8
+  msmedcap data convert /data/roco /data/roco_lavis --to lavis-json --images copy
+
+webdataset   roco-train-000000.tar … with 000000123.jpg and 000000123.json (captions, image_id,
+             group_id, source, domain, split), and an index beside each. Any WebDataset program
+             reads them; here it is the data set webdataset_caption. Files that are plain JPEG, PNG
+             or WebP are copied byte for byte; DICOM, 16-bit, multi-frame and other images are
+             decoded as for training and stored as PNG. An interrupted conversion goes on where it
+             stopped when the same command is given again, and ends with the same bytes.
+lavis-json   roco_train.json, roco_val.json … as LAVIS' coco_caption builder reads them, with all
+             references of val and test in roco_val_gt.json.
+
+A configuration is read as in training: its splits, filters and caps count. A folder is taken whole.
+Scans are stored with the default window of the image processors.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of ``msmedcap data convert``."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = EPILOG
+    parser.add_argument("place", metavar="CONFIG|FOLDER", help="run configuration, or a data set")
+    parser.add_argument("out", metavar="OUT", type=Path, help="folder for the new files")
+    parser.add_argument("--to", required=True, choices=("webdataset", "lavis-json"))
+    parser.add_argument("--format", metavar="NAME", help="format of FOLDER, instead of looking")
+    parser.add_argument(
+        "--name", help="name of the data set in FOLDER, in files and records (default: FOLDER's)"
+    )
+    parser.add_argument(
+        "--on-bad",
+        choices=("error", "skip"),
+        default="error",
+        help="broken images: stop at the first (default), or leave out and count",
+    )
+    parser.add_argument(
+        "--max-side",
+        type=_positive,
+        metavar="PX",
+        help="scale images with a longer side down to PX and store them anew: less disk and faster "
+        "reading. With 1024 (and PNG) the SAM branch sees the same pixels as before; the CLIP view "
+        "is then made from the smaller image and differs slightly",
+    )
+    parser.add_argument(
+        "--reencode",
+        choices=("png", "jpeg"),
+        help="store every image anew: png loses nothing but the file's own form, jpeg (quality 95) "
+        "changes pixels slightly",
+    )
+    parser.add_argument("--workers", type=_positive, default=None, metavar="N", help="threads")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace the files of another conversion"
+    )
+    shards = parser.add_argument_group("webdataset")
+    shards.add_argument(
+        "--samples-per-shard",
+        type=_positive,
+        default=1000,
+        metavar="N",
+        help="most images of a shard (default 1000)",
+    )
+    shards.add_argument(
+        "--shard-mib",
+        type=_positive,
+        metavar="MIB",
+        help="size of a shard, measured by the files that the images come from",
+    )
+    shards.add_argument("--seed", type=int, default=0, help="of the order (default 0)")
+    lavis = parser.add_argument_group("lavis-json")
+    lavis.add_argument(
+        "--images",
+        choices=("keep", "copy"),
+        default="keep",
+        help="name the images where they are (default), or copy them to OUT/images, named by id",
+    )
+    train.add_options_argument(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Converts and tells what was done.
+
+    Raises:
+        ConfigError: If the configuration is wrong.
+        DataError: If data are missing or broken, or OUT cannot be used.
+        Interruption: On Ctrl-C.
+    """
+    prepare_process()
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger(__package__).setLevel(logging.INFO)  # what the data sets read and left out
+    is_config = args.place.endswith((".yaml", ".yml"))
+    records = _of_config(args) if is_config else _of_place(args)
+    write = _webdataset if args.to == "webdataset" else _lavis_json
+    for line in write(args, records, resolve_path(args.out)):
+        sys.stdout.write(f"{line}\n")
+    return 0
+
+
+def _of_config(args: argparse.Namespace) -> list[MedCapRecord]:
+    """Builds the data sets of a run, as training does; of several stages, each one once."""
+    from lavis.common.registry import registry
+
+    from lavis_msmedcap.run_config import resolve_stages
+    from lavis_msmedcap.run_data import data_problems
+
+    given = [f"--{key} is for a folder" for key in ("format", "name") if getattr(args, key)]
+    sections: dict[str, Any] = {}
+    problems = given
+    for config, found in resolve_stages(args.place, args.options):
+        problems += data_problems(config, found)
+        for name, section in config.datasets_cfg.items():
+            if sections.setdefault(name, section) != section:
+                problems.append(
+                    f"datasets.{name} differs between stages; take all but one of them out with "
+                    "--options stages.<name>=null"
+                )
+            if not hasattr(registry.get_builder_class(name), "read_records"):
+                problems.append(
+                    f"datasets.{name} is of LAVIS itself, and only its own code knows its images; "
+                    f"leave it out with --options datasets.{name}=null"
+                )
+    if problems:
+        raise ConfigError(list(dict.fromkeys(problems)), args.place)
+    built = (registry.get_builder_class(name)(sections[name]).build_datasets() for name in sections)
+    return [record for splits in built for data in splits.values() for record in data.records]
+
+
+def _of_place(args: argparse.Namespace) -> list[MedCapRecord]:
+    """Reads a folder or file in whatever format it is in."""
+    from lavis_msmedcap.data_check.formats import read_place
+    from lavis_msmedcap.datasets.readers.report import ReadReport
+
+    if args.options:
+        raise ConfigError(["--options are settings of a run configuration, and none is given"])
+    place = resolve_path(args.place)
+    report = ReadReport(args.name or place.stem)
+    chosen, records = read_place(place, report, args.format)
+    sys.stderr.write(f"{place} is read as {chosen.what}\n{report.summary()}\n")
+    return records
+
+
+def _webdataset(args: argparse.Namespace, records: list[MedCapRecord], out: Path) -> Iterator[str]:
+    from lavis_msmedcap.data_convert.check import check_shards
+    from lavis_msmedcap.data_convert.images import ImageSettings
+    from lavis_msmedcap.data_convert.plan import ShardSettings
+    from lavis_msmedcap.data_convert.shards import write_shards
+
+    images = ImageSettings(args.max_side, args.reencode)
+    settings = ShardSettings(
+        samples=args.samples_per_shard,
+        size=args.shard_mib and args.shard_mib * _MIB,
+        seed=args.seed,
+        images=images,
+    )
+    try:
+        report, shards = write_shards(
+            records,
+            out,
+            settings,
+            on_bad=args.on_bad,
+            workers=_workers(args),
+            overwrite=args.overwrite,
+            progress=True,
+        )
+    except KeyboardInterrupt as error:
+        raise Interruption(
+            f"the shards in {out} are whole; the same command goes on where it was"
+        ) from error
+    yield from report.lines()
+    if report.kept:
+        yield f"{report.kept:,} shards were finished before and kept"
+    compared = check_shards(shards, out, images)
+    yield f"read back {compared:,} samples: captions, ids and images are the same"
+    yield f"use them with --options datasets.webdataset_caption.build_info.root={out}"
+
+
+def _lavis_json(args: argparse.Namespace, records: list[MedCapRecord], out: Path) -> Iterator[str]:
+    from lavis_msmedcap.data_convert.images import ImageSettings
+    from lavis_msmedcap.data_convert.lavis_json import IMAGES, image_root, write_lavis_json
+
+    report = write_lavis_json(
+        records,
+        out,
+        images=args.images,
+        settings=ImageSettings(args.max_side, args.reencode),
+        skip_bad=args.on_bad == "skip",
+        workers=_workers(args),
+        overwrite=args.overwrite,
+        progress=True,
+    )
+    yield from report.lines()
+    for source in dict.fromkeys(record.source for record in records):
+        own = [record for record in records if record.source == source]
+        root = out / IMAGES if args.images == "copy" else image_root(own)
+        yield f"use {source} with LAVIS' coco_caption or our coco2014_caption:"
+        yield "  build_info:"
+        yield "    annotations:"
+        for split in dict.fromkeys(record.split for record in own):
+            yield f"      {split}: {{storage: {out / f'{source}_{split}.json'}}}"
+        yield f"    images: {{storage: {root}}}"
+
+
+def _workers(args: argparse.Namespace) -> int:
+    return int(args.workers or min(8, os.cpu_count() or 1))
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
+
+
+_positive.__name__ = "whole number above 0"  # argparse says "invalid … value"

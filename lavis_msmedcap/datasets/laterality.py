@@ -1,0 +1,96 @@
+"""Left and right in captions: what has to be known before a picture may be mirrored.
+
+A mirrored chest has its heart on the right and a caption that says "left lung" is wrong about it.
+So a picture may be mirrored when its caption names no side, or when the sides in the caption are
+swapped with it. Where there is doubt the answer is that a side is named: that only costs a flip.
+
+========================================  ============  ===========
+words                                     `names_side`  `can_swap`
+========================================  ============  ===========
+left, right, left-sided, rightward        yes           yes
+right angle, was left in place            yes           no: perhaps no side
+(L), R kidney, LAD, RV, Lt.               yes           no: letters mean other things too
+gauche, droite, links, dexter, sinistra   yes           no: another language, other endings
+dextrocardia, situs inversus              yes           no: has no word for its mirror image
+bilateral, upright, copyright, leftover   no            yes
+========================================  ============  ===========
+"""
+
+from __future__ import annotations
+
+import re
+
+_NO_LETTER_BEFORE = r"(?<![^\W\d_])"
+_NO_LETTER_BEHIND = r"(?![^\W\d_])"
+_ENDINGS = r"(?i:wards?|wardly|most|hand|handed|sided?|lateral)"
+
+_SWAPPED = {"left": "right", "Left": "Right", "LEFT": "RIGHT"}
+_SWAPPED.update({right: left for left, right in tuple(_SWAPPED.items())})
+_SIDE = re.compile(
+    rf"{_NO_LETTER_BEFORE}(?:{'|'.join(_SWAPPED)})(?={_ENDINGS}?{_NO_LETTER_BEHIND})"
+)
+
+_NO_SIDE_PERHAPS = r"""
+    (?:left|right)[\s-]+(?:angle[ds]?|away|now|before|after|up|out|off|open|over|alone|behind|
+        untreated|unchanged|undisturbed|intact|to\s+heal|in|the|an?)
+  | (?:is|are|was|were|be|been|being|has|have|had|he|she|they|patients?)\s+(?:left|right)(?!-)
+"""
+_ABBREVIATIONS = r"""
+    (?<!\d)(?-i:[LR])(?![\w\-'\u2019.]*\d)(?![\-'\u2019]\w)  # R, (L); not 2L, L4, R-CHOP
+  | (?-i:[LR])-sided?
+  | (?-i:[LR](?:[AV]|[ULM]L|[UL]E|[UL]Q|PA|ICA|MCA|CCA|CA|IJV?|VOT|CC|MLO|AD|CX))
+  | [LR]t\.? | (?-i:[LR]T\.?)
+"""
+_OTHER_LANGUAGES = r"""
+    gauches? | droite?s? | izquierd[oa]s? | derech[oa]s? | esquerd[oa]s? | direit[oa]s?
+  | sinistr[oaie] | destr[oaie] | links | rechts | linke[nrms]? | rechte[nrms]?
+  | sinister | dexter | dextra | dextrum | sinistrum
+"""
+_MIRROR_HAS_NO_WORD = r"""
+    (?:dextr|sinistr|la?ev)o(?:-?(?:card|posi|posed|scoli|rot|convex|curv|verte|transpos|gastr|apex)\w*)
+  | situs(?:\s+\w+)? | heterotax\w* | isomerism
+"""
+_DOUBTFUL = re.compile(
+    rf"""
+    {_NO_LETTER_BEFORE}
+    (?:{_NO_SIDE_PERHAPS} | {_ABBREVIATIONS} | {_OTHER_LANGUAGES} | {_MIRROR_HAS_NO_WORD})
+    {_NO_LETTER_BEHIND}
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+# written in mixed case, so that swapping twice would not give it back
+_OTHER_CASE = re.compile(
+    rf"{_NO_LETTER_BEFORE}(?!{'|'.join(_SWAPPED)})(?i:left|right)(?={_ENDINGS}?{_NO_LETTER_BEHIND})"
+)
+
+
+def names_side(text: str) -> bool:
+    """Tells whether a caption says, or may say, on which side something is.
+
+    Args:
+        text: Caption, raw or cleaned.
+    """
+    return bool(_SIDE.search(text)) or not can_swap(text)
+
+
+def can_swap(text: str) -> bool:
+    """Tells whether `swap_sides` makes the caption of the mirrored picture; without sides, it does.
+
+    Args:
+        text: Caption, raw or cleaned.
+    """
+    return not (_DOUBTFUL.search(text) or _OTHER_CASE.search(text))
+
+
+def swap_sides(text: str) -> str:
+    """Writes right for left and left for right; done twice, it gives the caption back.
+
+    Whether the result is true of the mirrored picture says `can_swap`.
+
+    Args:
+        text: Caption, raw or cleaned.
+
+    Returns:
+        The caption with every "left" and "right" of its own swapped, capitals kept.
+    """
+    return _SIDE.sub(lambda match: _SWAPPED[match.group()], text)

@@ -1,0 +1,93 @@
+"""From an image's name in somebody's table to the file that it means."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path, PurePath
+
+from lavis_msmedcap.common.errors import DataError
+from lavis_msmedcap.datasets.readers.files import FolderIndex, safe_name
+from lavis_msmedcap.imaging.places import parse_place
+
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".gif", ".bmp"),
+    *(".dcm", ".dicom", ".nii", ".nii.gz"),
+)
+_SHOWN = 3
+
+
+class ImageFinder:
+    """Finds images below a folder, each folder listed once.
+
+    Args:
+        folder: What relative names are relative to.
+        index: Listings to share with others.
+    """
+
+    def __init__(self, folder: Path, index: FolderIndex | None = None) -> None:
+        self._folder = str(folder.absolute())
+        self._index = FolderIndex() if index is None else index
+        self._stems: dict[str, dict[str, list[str]]] = {}
+
+    def find(self, name: str, where: str) -> str:
+        """Returns the absolute path of an image, or that at which it was expected.
+
+        A name without extension finds the one image that has one, and the extension's case does
+        not matter: ``ROCOv2_2023_train_000001`` finds ``ROCOv2_2023_train_000001.jpg``.
+
+        Args:
+            name: As written in the table: absolute, or relative to the folder; perhaps with a
+                part of the file behind it, see `lavis_msmedcap.imaging.places`.
+            where: File and line that it came from, for messages.
+
+        Raises:
+            DataError: If the name is an address, leads out of the folder, or fits several files.
+        """
+        place = parse_place(name)
+        path = self._path(place.file, where)
+        if not self._index.has(path):
+            folder, last = os.path.split(path)
+            path = f"{folder}{os.sep}{self._by_stem(folder, last, where)}"
+        return str(place._replace(file=path))
+
+    def _path(self, name: str, where: str) -> str:
+        if "://" in name:
+            raise DataError(
+                f"{where}: image {name} is an address; images are read from this machine only: "
+                "download them and write their paths"
+            )
+        if "/" not in name and "\\" not in name:
+            return f"{self._folder}{os.sep}{safe_name(name, where)}"
+        if PurePath(name).is_absolute():
+            return os.path.normpath(name)
+        path = f"{self._folder}{os.sep}{os.path.normpath(safe_name(name, where))}"
+        if "\\" in name and os.sep == "/" and not self._index.has(path):
+            # a table written on Windows; a file name on Linux may also hold a backslash
+            return path.replace("\\", "/")
+        return path
+
+    def _by_stem(self, folder: str, name: str, where: str) -> str:
+        """Returns the name of the file that is meant, or the name itself if there is none."""
+        if folder not in self._stems:
+            stems: dict[str, list[str]] = {}
+            for entry in self._index.names(folder):
+                if entry.lower().endswith(IMAGE_SUFFIXES):
+                    stems.setdefault(_stem(entry), []).append(entry)
+            self._stems[folder] = stems
+        found = self._stems[folder].get(name, [])
+        if not found and name.lower().endswith(IMAGE_SUFFIXES):
+            alike = self._stems[folder].get(_stem(name), [])
+            found = [entry for entry in alike if entry.lower() == name.lower()]
+        if len(found) > 1:
+            raise DataError(
+                f"{where}: image {name} may be {', '.join(sorted(found)[:_SHOWN])} in {folder}; "
+                "write its extension"
+            )
+        return found[0] if found else name
+
+
+def _stem(name: str) -> str:
+    """Returns a file name without the extension of an image."""
+    lower = name.lower()
+    suffix = next((end for end in reversed(IMAGE_SUFFIXES) if lower.endswith(end)), "")
+    return name[: len(name) - len(suffix)]

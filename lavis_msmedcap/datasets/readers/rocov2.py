@@ -1,0 +1,149 @@
+"""Reader of ROCOv2: the CSV files and image archives of its publisher, and the Parquet copy.
+
+::
+
+    train_captions.csv           ID,Caption; the ID is the file name without extension
+    train_images/train/ID.jpg    two folders, as the archive unpacks into one of its name
+    license_information.csv      ID and, somewhere in the row, the article (PMC…)
+
+    data/train-00000-of-00027.parquet   image, image_id, caption, cui
+
+The validation split is called ``valid`` by the publisher, ``validation`` in the Parquet copy.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from lavis_msmedcap.common.errors import DataError
+from lavis_msmedcap.datasets.readers.files import SPLIT_WORDS, require
+from lavis_msmedcap.datasets.readers.report import ReadReport
+from lavis_msmedcap.datasets.readers.rows import TableOptions, open_table
+from lavis_msmedcap.datasets.readers.table import as_text, read_table
+from lavis_msmedcap.datasets.records import MEDICAL, MedCapRecord
+
+FORMATS = ("csv", "parquet")
+
+_LICENCES = "license_information.csv"
+_ARTICLE = re.compile(r"PMC\d+")
+_ID_NAMES = ("id", "image_id", "image", "name")
+_CSV_COLUMNS = {"image": "ID", "caption": "Caption", "image_id": None, "split": None}
+_PARQUET_COLUMNS = {"image": "image", "caption": "caption", "image_id": "image_id", "split": None}
+
+
+def read_rocov2(
+    root: str | os.PathLike[str],
+    split: str,
+    *,
+    layout: str = "auto",
+    source: str = "rocov2",
+    domain: str = MEDICAL,
+    report: ReadReport | None = None,
+) -> Iterator[MedCapRecord]:
+    """Yields one record per row of a split.
+
+    ``group_id`` is the article, where ``license_information.csv`` tells it.
+
+    Args:
+        root: Folder that holds the CSV files and image folders, or the Parquet files or ``data/``.
+        split: "train", "val" or "test".
+        layout: "csv", "parquet" or "auto".
+        source: Registered dataset name.
+        domain: Domain of the records.
+        report: Where to count.
+
+    Raises:
+        DataError: If files are missing or cannot be read.
+    """
+    report = ReadReport(source) if report is None else report
+    base = Path(root)
+    tables = find_captions(base, split, layout, f"datasets.{source}.build_info.root")
+    articles = read_articles(base / _LICENCES) if (base / _LICENCES).is_file() else {}
+    for table in tables:
+        from_csv = table.suffix == ".csv"
+        for record in read_table(
+            table,
+            image_folder(base, split) if from_csv else None,
+            split=split,
+            columns={**(_CSV_COLUMNS if from_csv else _PARQUET_COLUMNS), "group_id": None},
+            options=TableOptions(format="csv" if from_csv else "parquet"),
+            source=source,
+            domain=domain,
+            report=report,
+        ):
+            article = articles.get(_stem(record.image_id))
+            if article is None:
+                report.notes["without article id"] += 1
+                yield record
+            else:
+                yield replace(record, group_id=article)
+
+
+def find_captions(root: Path, split: str, layout: str, key: str) -> list[Path]:
+    """Returns the files with the captions of a split: one CSV, or the Parquet files.
+
+    Args:
+        root: As for `read_rocov2`.
+        split: "train", "val" or "test".
+        layout: "csv", "parquet" or "auto".
+        key: Configuration key of the root, for the message.
+
+    Raises:
+        DataError: If there are none.
+    """
+    require(root, "ROCOv2", key)
+    words = SPLIT_WORDS[split]
+    if layout != "parquet":
+        for word in words:
+            path = root / f"{word}_captions.csv"
+            if path.is_file():
+                return [path]
+    if layout != "csv":
+        for folder in (root / "data", root):
+            for word in words:
+                found = sorted(folder.glob(f"{word}-*.parquet")) or sorted(
+                    folder.glob(f"{word}.parquet")
+                )
+                if found:
+                    return found
+    expected = {"csv": f"{words[0]}_captions.csv", "parquet": f"data/{words[0]}-….parquet"}
+    names = expected.get(layout) or " or ".join(expected.values())
+    raise DataError(
+        f"the {split} split of ROCOv2 not found in {root}: expected {names}; set {key} to the "
+        "folder that holds it"
+    )
+
+
+def image_folder(root: Path, split: str) -> Path:
+    """Returns the folder of a split's images, or that in which the archive puts them."""
+    words = SPLIT_WORDS[split]
+    shapes = ("{0}_images/{1}", "{0}_images", "images/{0}", "{0}", "images")
+    pairs = [(first, second) for first in words for second in words]
+    candidates = [root / shape.format(*pair) for shape in shapes for pair in pairs]
+    found = next((folder for folder in candidates if folder.is_dir()), None)
+    return found or root / f"{words[0]}_images" / words[0]
+
+
+def read_articles(path: Path) -> dict[str, str]:
+    """Maps image ids to articles, ``PMC…``, from whichever column of a row names one.
+
+    Raises:
+        DataError: If the file cannot be read.
+    """
+    table = open_table(path, TableOptions(format="csv"))
+    id_column = next((c for c in table.columns if c.lower() in _ID_NAMES), table.columns[0])
+    articles: dict[str, str] = {}
+    for _, cells in table.rows(table.columns):
+        values = "\t".join(map(str, (cells or {}).values()))
+        article = _ARTICLE.search(values)
+        if cells and article:
+            articles[_stem(as_text(cells[id_column]))] = article.group()
+    return articles
+
+
+def _stem(image_id: str) -> str:
+    return image_id[:-4] if image_id.lower().endswith(".jpg") else image_id

@@ -1,0 +1,232 @@
+"""Tables of any kind as rows of named cells: CSV, TSV, JSON lines, a JSON list, Parquet."""
+
+from __future__ import annotations
+
+import csv
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Union
+
+from lavis_msmedcap.common.errors import DataError
+from lavis_msmedcap.datasets.readers.files import json_lines, read_json
+from lavis_msmedcap.datasets.readers.parquet import FILES, parquet_columns, parquet_rows
+from lavis_msmedcap.datasets.readers.sniffing import FALLBACK, sniff_encoding, sniff_layout
+
+FORMATS = ("csv", "tsv", "jsonl", "json", "parquet")
+
+Cells = Union[Mapping[str, Any], None]  # None: a row of another width than the header
+
+_PEEK = 100  # objects whose keys are taken for the columns of a JSON table
+_CONTAINERS = {
+    b"PK\x03\x04": "an Excel or zip file; save it as CSV",
+    b"\x1f\x8b": "packed; unpack it",
+}
+
+
+@dataclass(frozen=True)
+class TableOptions:
+    """What a user may say about a table; None and "auto" are found out.
+
+    Attributes:
+        format: One of ``FORMATS``, or "auto".
+        separator: Between the fields of a text table.
+        encoding: Of a text table.
+        quotes: Whether double quotes hold separators and line ends together.
+    """
+
+    format: str = "auto"
+    separator: str | None = None
+    encoding: str | None = None
+    quotes: bool | None = None
+
+
+class Table(ABC):
+    """A table on disk.
+
+    Attributes:
+        path: The file.
+        columns: Names of its columns.
+        unit: What a number of a row counts: "line" or "row".
+        notes: What was found out about the file and is worth a word.
+    """
+
+    unit = "line"
+
+    def __init__(self, path: Path, columns: Sequence[str], notes: Sequence[str] = ()) -> None:
+        self.path = path
+        self.columns = tuple(columns)
+        self.notes = tuple(notes)
+
+    @abstractmethod
+    def rows(self, columns: Sequence[str]) -> Iterator[tuple[int, Cells]]:
+        """Yields (number of line or row, cells); a cell that is not there is missing or None."""
+
+    def where(self, number: int) -> str:
+        """Names a row, for messages."""
+        return f"{self.path}, {self.unit} {number}"
+
+    def holds_files(self, column: str) -> bool:  # noqa: ARG002 - only of Parquet is it true
+        """Tells whether the cells of a column are whole files."""
+        return False
+
+
+class TextTable(Table):
+    """CSV, TSV and the like; the first row names the columns."""
+
+    def __init__(self, path: Path, options: TableOptions) -> None:
+        self._encoding = options.encoding or sniff_encoding(path)
+        separator = options.separator or ("\t" if options.format == "tsv" else None)
+        self._layout = sniff_layout(path, self._encoding, separator, options.quotes)
+        guessed = self._encoding == FALLBACK and not options.encoding
+        notes = [f"{path.name} read as {FALLBACK}, not being UTF-8"] if guessed else []
+        _, header = next(self._fields(path), (0, []))
+        super().__init__(path, [name.strip() for name in header], notes)
+        if len(set(self.columns)) < len(self.columns) or not any(self.columns):
+            raise DataError(
+                f"{path}, line 1: expected a row that names the columns, each once; it reads "
+                f"{', '.join(self.columns) or 'empty'}"
+            )
+
+    def rows(self, columns: Sequence[str]) -> Iterator[tuple[int, Cells]]:
+        """Yields (line that the row ends on, cells)."""
+        places = [(name, self.columns.index(name)) for name in columns]
+        width = len(self.columns)
+        for number, fields in islice(self._fields(self.path), 1, None):
+            if len(fields) == width:
+                yield number, {name: fields[place] for name, place in places}
+            else:
+                yield number, None
+
+    def _fields(self, path: Path) -> Iterator[tuple[int, list[str]]]:
+        """Yields (line, fields) of the rows that are not blank.
+
+        Only a line feed ends a row, as `sniff_layout` reads it too: a bare carriage return stands
+        inside captions.
+        """
+        separator, quotes = self._layout
+        number = 0
+        try:
+            with path.open(encoding=self._encoding, newline="\n") as file:
+                if file.read(1) != "\ufeff":
+                    file.seek(0)
+                if not quotes:
+                    for number, line in enumerate(file, 1):
+                        if line.strip():
+                            yield number, line.rstrip("\r\n").split(separator)
+                    return
+                reader = csv.reader(file, delimiter=separator, strict=True)
+                for fields in reader:
+                    number = reader.line_num
+                    if any(fields):
+                        yield number, fields
+        except csv.Error as error:
+            raise DataError(
+                f"{path}, line {number + 1} or after: {error}; write a quotation mark inside a "
+                "quoted field twice, or set quotes: false if they are plain text"
+            ) from error
+        except UnicodeError as error:
+            raise DataError(f"{path} is not {self._encoding}: {error}; set encoding") from error
+
+
+class LinesTable(Table):
+    """JSON lines: one object per line."""
+
+    def __init__(self, path: Path) -> None:
+        head = islice(json_lines(path), _PEEK)
+        super().__init__(path, list(dict.fromkeys(name for _, entry in head for name in entry)))
+
+    def rows(self, columns: Sequence[str]) -> Iterator[tuple[int, Cells]]:  # noqa: ARG002
+        """Yields (line, object)."""
+        yield from json_lines(self.path)
+
+
+class ListTable(Table):
+    """A JSON file that is a list of objects, as LAVIS' own annotations are."""
+
+    unit = "entry"
+
+    def __init__(self, path: Path) -> None:
+        content = read_json(path)
+        if not isinstance(content, list) or not all(isinstance(item, dict) for item in content):
+            raise DataError(
+                f"{path} is no list of objects; expected [{{image, caption}}, …] (a COCO captions "
+                "file is read by the dataset coco2014_caption)"
+            )
+        self._entries: list[dict[str, Any]] = content
+        names = dict.fromkeys(name for entry in content[:_PEEK] for name in entry)
+        super().__init__(path, list(names))
+
+    def rows(self, columns: Sequence[str]) -> Iterator[tuple[int, Cells]]:  # noqa: ARG002
+        """Yields (entry, counted from 0; object)."""
+        yield from enumerate(self._entries)
+
+
+class ParquetTable(Table):
+    """A Parquet file, see `parquet_rows`."""
+
+    unit = "row"
+
+    def __init__(self, path: Path) -> None:
+        self._kinds = parquet_columns(path)
+        super().__init__(path, list(self._kinds))
+
+    def rows(self, columns: Sequence[str]) -> Iterator[tuple[int, Cells]]:
+        """Yields (row, counted from 0; cells)."""
+        yield from parquet_rows(self.path, columns)
+
+    def holds_files(self, column: str) -> bool:
+        """Tells whether the cells of a column are whole files."""
+        return self._kinds[column] == FILES
+
+
+def open_table(path: Path, options: TableOptions | None = None) -> Table:
+    """Opens a table and reads the names of its columns.
+
+    Args:
+        path: The file.
+        options: What is known about it.
+
+    Raises:
+        DataError: If it cannot be read in its format.
+    """
+    options = TableOptions() if options is None else options
+    kind = detect_format(path) if options.format == "auto" else options.format
+    if kind == "parquet":
+        return ParquetTable(path)
+    if kind == "jsonl":
+        return LinesTable(path)
+    if kind == "json":
+        return ListTable(path)
+    return TextTable(path, options)
+
+
+def detect_format(path: Path) -> str:
+    """Finds out the format of a table from how the file begins; ``.tsv`` also from its name.
+
+    Raises:
+        DataError: If it is a file of another program.
+    """
+    with path.open("rb") as file:
+        head = file.read(2**16)
+    if head.startswith(b"PAR1"):
+        return "parquet"
+    for magic, what in _CONTAINERS.items():
+        if head.startswith(magic):
+            raise DataError(f"{path} is {what} first")
+    text = head.decode("utf-8-sig", "replace").lstrip()
+    if text.startswith("["):
+        return "json"
+    if text.startswith("{"):
+        return "jsonl" if _is_object(text.split("\n", 1)[0]) or len(head) == 2**16 else "json"
+    return "tsv" if path.suffix.lower() in (".tsv", ".tab") else "csv"
+
+
+def _is_object(line: str) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False

@@ -1,0 +1,136 @@
+"""Finding out how a text table was written: encoding, separator, quotes."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from lavis_msmedcap.common.errors import DataError
+
+SEPARATORS = (",", "\t", ";", "|")
+FALLBACK = "cp1252"
+
+_HEAD = 2**18  # characters that a guess is made from: a few hundred captions
+_CHUNK = 2**20
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+
+
+class Layout(NamedTuple):
+    """How a text table is laid out.
+
+    Attributes:
+        separator: What stands between two fields, one character.
+        quotes: Whether a field in double quotes may hold separators and line ends. Without, a
+            quotation mark is text.
+    """
+
+    separator: str
+    quotes: bool
+
+
+def sniff_encoding(path: Path) -> str:
+    """Returns the encoding of a text file: that of its byte order mark, else UTF-8, else cp1252.
+
+    UTF-8 hardly ever comes about by chance, so a file that decodes as UTF-8 is UTF-8. What Excel
+    saves as plain CSV on Windows is cp1252.
+
+    Raises:
+        DataError: If it is none of these.
+    """
+    with path.open("rb") as file:
+        head = file.read(_CHUNK)
+    for mark, encoding in _MARKS:
+        if head.startswith(mark):
+            return encoding
+    if b"\0" in head:
+        # UTF-16 without a mark: of Latin letters every second byte is 0
+        odd, even = head[1::2].count(0), head[::2].count(0)
+        return "utf-16-le" if odd > even else "utf-16-be"
+    for encoding in ("utf-8", FALLBACK):
+        if _decodes(path, encoding):
+            return encoding
+    raise DataError(
+        f"{path} is neither UTF-8 nor UTF-16 nor {FALLBACK}; tell its encoding (for example "
+        "encoding: latin-1), or save it as UTF-8"
+    )
+
+
+def sniff_layout(path: Path, encoding: str, separator: str | None, quotes: bool | None) -> Layout:
+    """Returns the layout under which the largest share of rows has as many fields as the first.
+
+    Quotes count where they are well-formed. Where they are not, they are text if every row fits
+    without them; if not, they count, so that reading on names the malformed row.
+
+    Args:
+        path: Text table whose first row names the columns.
+        encoding: Its encoding.
+        separator: The separator, if it is known.
+        quotes: Whether quotes count, if that is known.
+
+    Raises:
+        DataError: If the head of the file cannot be decoded.
+    """
+    try:
+        with path.open(encoding=encoding, newline="\n") as file:
+            head = file.read(_HEAD)
+            complete = not file.read(1)
+    except UnicodeError as error:
+        raise DataError(f"{path} is not {encoding}: {error}; set encoding") from error
+    head = head.lstrip("\ufeff")
+    if not complete:
+        head = head[: head.rfind("\n") + 1]
+    lines = [f"{line}\n" for line in head.split("\n") if line]
+    separators = (separator,) if separator else SEPARATORS
+    layouts = [Layout(s, _quotes(lines, s) if quotes is None else quotes) for s in separators]
+    return max(layouts, key=lambda layout: _fit(lines, layout))  # the first of equals
+
+
+def _quotes(lines: Sequence[str], separator: str) -> bool:
+    """Tells whether quotes count, given the separator."""
+    try:
+        for _ in _rows(lines, Layout(separator, quotes=True), strict=True):
+            pass
+    except csv.Error:
+        return _fit(lines, Layout(separator, quotes=False))[0] < 1
+    return True
+
+
+def _fit(lines: Sequence[str], layout: Layout) -> tuple[float, int]:
+    """Returns the share of rows that are as wide as the first, and that width."""
+    rows = list(_rows(lines, layout, strict=False))
+    width = len(rows[0]) if rows else 0
+    if width < 2:
+        return -1.0, width
+    return sum(len(row) == width for row in rows) / len(rows), width
+
+
+def _rows(lines: Sequence[str], layout: Layout, *, strict: bool) -> Iterator[list[str]]:
+    """Yields the rows that are not empty; without ``strict`` those before a malformed one."""
+    if not layout.quotes:
+        yield from (line.split(layout.separator) for line in lines if line.strip())
+        return
+    reader = csv.reader(lines, delimiter=layout.separator, strict=strict)
+    try:
+        yield from (row for row in reader if row)
+    except csv.Error:
+        if strict:
+            raise
+
+
+def _decodes(path: Path, encoding: str) -> bool:
+    decoder = codecs.getincrementaldecoder(encoding)()
+    try:
+        with path.open("rb") as file:
+            for chunk in iter(lambda: file.read(_CHUNK), b""):
+                decoder.decode(chunk)
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        return False
+    return True

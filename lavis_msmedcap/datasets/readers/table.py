@@ -1,0 +1,167 @@
+"""Reader of anybody's own table of images and captions."""
+
+from __future__ import annotations
+
+import ast
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lavis_msmedcap.datasets.readers.columns import ColumnMap, Columns, choose_columns
+from lavis_msmedcap.datasets.readers.files import require, split_of, usable_captions
+from lavis_msmedcap.datasets.readers.lookup import ImageFinder
+from lavis_msmedcap.datasets.readers.parquet import cell_place
+from lavis_msmedcap.datasets.readers.report import ReadReport
+from lavis_msmedcap.datasets.readers.rows import Table, TableOptions, open_table
+from lavis_msmedcap.datasets.records import MEDICAL, MedCapRecord
+
+# what other programs write into an empty cell
+_EMPTY = frozenset({"", "nan", "none", "null", "n/a", "<na>"})
+_LIST_STARTS = ('["', "['", "[ ")
+_LONGEST_LIST = 100_000  # characters
+
+
+def read_table(
+    path: Path,
+    images: Path | None = None,
+    *,
+    split: str | None = "train",
+    columns: ColumnMap | None = None,
+    options: TableOptions | None = None,
+    source: str = "caption_table",
+    domain: str = MEDICAL,
+    report: ReadReport | None = None,
+) -> Iterator[MedCapRecord]:
+    """Yields one record per row, in the order of the file.
+
+    Several rows of one image are several records of one ``image_id``; `merge_repeated` joins them.
+
+    Args:
+        path: CSV, TSV, JSON lines, a JSON list or Parquet.
+        images: Folder that image names are relative to; by default that of the table.
+        split: Split that the records get; None reads the split column.
+        columns: Columns by what they hold; those not given are guessed from usual names.
+        options: What is known about the file; the rest is found out.
+        source: Registered dataset name.
+        domain: Domain of the records.
+        report: Where to count.
+
+    Raises:
+        DataError: If the table cannot be read, a column is not found, or an image name is unsafe.
+    """
+    report = ReadReport(source) if report is None else report
+    key = f"datasets.{source}.build_info"
+    table = open_table(require(path, "the table", f"{key}.table"), options)
+    chosen = choose_columns(table.columns, columns or {}, str(path), f"{key}.columns")
+    for note in table.notes:
+        report.notes[note] += 1
+    folder = path.parent if images is None else require(images, "the folder", f"{key}.images")
+    reader = _RowReader(table, chosen, ImageFinder(folder), split, source, domain)
+    for number, cells in table.rows(chosen.all):
+        found = reader.read(number, cells)
+        if isinstance(found, str):
+            report.dropped[found] += 1
+        else:
+            report.kept[found.split] += 1
+            yield found
+
+
+def has_split_column(
+    path: Path, columns: ColumnMap | None, options: TableOptions | None, source: str
+) -> bool:
+    """Tells whether a table says itself which split a row belongs to.
+
+    Raises:
+        DataError: As `read_table`.
+    """
+    table = open_table(path, options)
+    key = f"datasets.{source}.build_info.columns"
+    return choose_columns(table.columns, columns or {}, str(path), key).split is not None
+
+
+class _RowReader:
+    """Makes records out of rows."""
+
+    def __init__(
+        self,
+        table: Table,
+        columns: Columns,
+        images: ImageFinder,
+        split: str | None,
+        source: str,
+        domain: str,
+    ) -> None:
+        self._table, self._columns, self._images = table, columns, images
+        self._split, self._source, self._domain = split, source, domain
+        self._in_cells = table.holds_files(columns.image)
+
+    def read(self, number: int, cells: Mapping[str, Any] | None) -> MedCapRecord | str:
+        """Returns the record of a row, or the reason why there is none."""
+        if cells is None:
+            return "with another number of fields than the header"
+        columns = self._columns
+        split = self._split
+        if split is None:
+            word = as_text(cells.get(columns.split)) if columns.split else ""
+            split = split_of(word)
+            if split is None:
+                return f"of split {word!r}" if word else "without split"
+        captions = usable_captions(
+            text for name in columns.captions for text in _texts(cells.get(name))
+        )
+        if not captions:
+            return "without caption"
+        written = as_text(cells.get(columns.image))
+        if self._in_cells:
+            image = cell_place(self._table.path, number, columns.image)
+            written = written or f"{self._table.path.stem}-{number}"
+        elif not written:
+            return "without image"
+        else:
+            image = self._images.find(written, self._table.where(number))
+        image_id = as_text(cells.get(columns.image_id)) if columns.image_id else ""
+        group = as_text(cells.get(columns.group_id)) if columns.group_id else ""
+        return MedCapRecord(
+            image=image,
+            captions=captions,
+            image_id=image_id or written,
+            split=split,
+            group_id=group or None,
+            source=self._source,
+            domain=self._domain,
+        )
+
+
+def as_text(cell: Any) -> str:
+    """Returns a cell as text, stripped; a whole number without its decimal point, "" for nothing.
+
+    A column of numbers with a gap comes out of pandas as 12.0 and nan.
+    """
+    if isinstance(cell, float):
+        if not math.isfinite(cell):
+            return ""
+        return str(int(cell)) if cell.is_integer() else repr(cell)
+    if cell is None or isinstance(cell, (list, dict, tuple)):
+        return ""
+    text = str(cell).strip()
+    return "" if text.lower() in _EMPTY else text
+
+
+def _texts(cell: Any) -> Sequence[Any]:
+    """Returns the captions of a cell: one, or those of a list, which in text is written out."""
+    if isinstance(cell, (list, tuple)):
+        return cell
+    if not isinstance(cell, str) or cell.strip().lower() in _EMPTY:
+        return ()
+    text = cell.strip()
+    if text.startswith(_LIST_STARTS) and text.endswith("]") and len(text) < _LONGEST_LIST:
+        for parse in (json.loads, ast.literal_eval):
+            try:
+                listed = parse(text)
+            except (ValueError, SyntaxError, RecursionError, MemoryError):
+                continue
+            if isinstance(listed, list) and all(isinstance(item, str) for item in listed):
+                return listed
+    return (cell,)

@@ -1,0 +1,140 @@
+"""What `data` commands need of a run configuration: its records, and what it does with captions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from lavis_msmedcap.common.errors import ConfigError, WeightsError
+from lavis_msmedcap.data_check.captions import CaptionRules
+from lavis_msmedcap.datasets.readers.report import ReadReport
+from lavis_msmedcap.datasets.records import MedCapRecord
+from lavis_msmedcap.run_config import RunConfig, resolve_stages
+
+_NEVER = 10**9  # words
+
+
+@dataclass
+class RunData:
+    """The data of all stages of a run configuration.
+
+    Attributes:
+        banner: Configuration and scale, for people.
+        records: All records, each once, those without image file among them.
+        reports: What the readers counted, by data set.
+        rules: What training does with captions, by data set.
+        notes: Sentences about what could not be looked at.
+    """
+
+    banner: str
+    records: list[MedCapRecord] = field(default_factory=list)
+    reports: list[ReadReport] = field(default_factory=list)
+    rules: dict[str, CaptionRules] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def data_of(cfg_path: str, options: Sequence[str] = ()) -> RunData:
+    """Reads the data sets of a run as training does, every stage's, without building a model.
+
+    Missing weights and checkpoints do not matter.
+
+    Args:
+        cfg_path: YAML file.
+        options: Words behind ``--options``.
+
+    Raises:
+        ConfigError: If the configuration has other problems, or no data set of this package.
+        DataError: If a data set cannot be read.
+    """
+    stages = resolve_stages(cfg_path, options)
+    problems = [problem for config, found in stages for problem in data_problems(config, found)]
+    if problems:
+        raise ConfigError(list(dict.fromkeys(problems)), str(stages[0][0].source))
+    data = RunData(f"{cfg_path}, {stages[0][0].banner()}")
+    seen: set[str] = set()
+    taken: set[MedCapRecord] = set()
+    for config, _ in stages:
+        for name, settings in config.to_dict()["datasets"].items():
+            # stages mostly share their data sets; what a text becomes may differ between them
+            what = json.dumps([name, settings], sort_keys=True, default=str)
+            if what not in seen:
+                _add(data, name, config, taken)
+            seen.add(what)
+    if not data.records:
+        raise ConfigError(["; ".join(data.notes) or "datasets is empty"], cfg_path)
+    return data
+
+
+def data_problems(config: RunConfig, problems: Sequence[str]) -> list[str]:
+    """Leaves out the problems of a configuration that are only about files of the model."""
+    from lavis_msmedcap.run_checks import absent_inputs
+
+    absent = tuple(text for text in absent_inputs(config.to_dict()) if text.startswith("model."))
+    where = f"stages.{config.stage}: " if config.stage else ""
+    return [text for text in problems if not text.removeprefix(where).startswith(absent or ("\0",))]
+
+
+def _add(data: RunData, name: str, config: RunConfig, taken: set[MedCapRecord]) -> None:
+    from lavis.common.registry import registry
+
+    builder_cls = registry.get_builder_class(name)
+    if not hasattr(builder_cls, "read_records"):
+        data.notes.append(f"datasets.{name} is of LAVIS and has no records to check")
+        return
+    builder = builder_cls(config.datasets_cfg[name])
+    report = ReadReport(name)
+    for records in builder.read_records(report).values():
+        data.records += [record for record in records if record not in taken]
+        taken.update(records)
+    data.reports.append(report)
+    sections = config.to_dict()
+    processor = sections["datasets"][name]["text_processor"]["train"]
+    data.rules.setdefault(name, _rules(processor, sections["model"], data.notes))
+
+
+# --- captions ------------------------------------------------------------------------------------
+
+
+def _rules(settings: Mapping[str, Any], model: Mapping[str, Any], notes: list[str]) -> CaptionRules:
+    """Asks the text processor of training and the model's tokenizer."""
+    from lavis.common.registry import registry
+    from omegaconf import OmegaConf
+
+    cls = registry.get_processor_class(settings["name"])
+    max_words = int(getattr(cls.from_config(OmegaConf.create(dict(settings))), "max_words", 0))
+    # LAVIS' own processors have no word for "no limit"
+    uncut = cls.from_config(OmegaConf.create({**settings, "max_words": _NEVER}))
+    try:
+        count, name = _token_counter(model)
+    except (WeightsError, OSError, KeyError, ValueError) as error:
+        notes.append(f"captions are counted in words only, there is no tokenizer: {error}")
+        count, name = None, ""
+    limit = int(model.get("max_txt_len") or 0)
+    return CaptionRules(uncut, max_words, limit, count, name)
+
+
+def _token_counter(model: Mapping[str, Any]) -> tuple[Callable[[str], int] | None, str]:
+    """Makes a function that counts the tokens of a text as the model's limit counts them."""
+    from lavis_msmedcap.models.build import load_text_tokenizer
+    from lavis_msmedcap.models.llm import load_tokenizer
+    from lavis_msmedcap.models.llm_text import encode
+    from lavis_msmedcap.models.msmedcap import LLM_TOKENIZER
+    from lavis_msmedcap.models.weight_files import locate
+
+    reference = (model.get("llm") or {}).get("tokenizer")
+    if reference:
+        tokenizer = load_tokenizer(locate(reference, LLM_TOKENIZER))
+        prompt = str(model.get("prompt") or "").rstrip()
+
+        def of_llm(text: str) -> int:
+            # with </s> before and the line break behind it
+            return len(encode(tokenizer, f"{prompt} {text}".strip())) + 2
+
+        return of_llm, "model.llm.tokenizer, prompt included"
+    reference = (model.get("qformer") or {}).get("tokenizer")
+    if reference:
+        wordpiece = load_text_tokenizer(reference)
+        return lambda text: len(wordpiece(text).input_ids), "model.qformer.tokenizer"
+    return None, ""

@@ -1,0 +1,37 @@
+"""TensorBoard event files of a run: everything in the CSV tables, for people who like curves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch.utils.tensorboard import SummaryWriter
+
+
+class EventFiles:
+    """Writes numbers for TensorBoard (``tensorboard --logdir output``).
+
+    Names: ``train/<column>`` and ``<split>/<metric>``, the step being the optimizer step.
+
+    Args:
+        folder: Folder of the event files.
+        done: Optimizer steps of an interrupted run; TensorBoard forgets what that wrote later.
+    """
+
+    def __init__(self, folder: Path, done: int = 0) -> None:
+        # the first process of a run has nothing to purge
+        purge = done + 1 if folder.is_dir() else None
+        self._writer = SummaryWriter(str(folder), purge_step=purge)
+
+    def write(self, group: str, step: int, numbers: Mapping[str, object]) -> None:
+        """Writes the finite numbers of a row."""
+        for name, value in numbers.items():
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if number and math.isfinite(float(value)):  # type: ignore[arg-type]
+                self._writer.add_scalar(f"{group}/{name}", value, step)
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Closes the files."""
+        self._writer.close()

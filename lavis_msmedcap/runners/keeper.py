@@ -1,0 +1,96 @@
+"""When the state of a training is written, and what is written with it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from typing import NoReturn
+
+import torch
+from torch import nn
+
+from lavis_msmedcap.common.distributed import barrier, is_main_process
+from lavis_msmedcap.common.errors import Preempted
+from lavis_msmedcap.runners.stopping import StopRequest
+from lavis_msmedcap.runners.training_loop import CONTINUE, SAVE, STOP
+from lavis_msmedcap.runners.training_state import Progress, StateStore
+
+logger = logging.getLogger(__name__)
+
+
+class Keeper:
+    """Keeps the states of one run; the main process writes, all ranks read.
+
+    A state is written at the end of every epoch, every few minutes, and when somebody asks the
+    training to stop.
+
+    Args:
+        store: Where the states are.
+        model: Model without a DDP wrapper.
+        optimizer: Its optimizer.
+        identity: What must be the same when a state is taken up, see `StateStore`.
+        request: Whether somebody has asked to stop.
+        minutes: Time between two states within an epoch; 0 writes none there.
+    """
+
+    def __init__(
+        self,
+        store: StateStore,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        identity: Mapping[str, str],
+        request: StopRequest,
+        minutes: float,
+    ) -> None:
+        self._store = store
+        self._model = model
+        self._optimizer = optimizer
+        self._identity = dict(identity)
+        self._request = request
+        self._seconds = 60 * minutes
+        self._last = time.monotonic()
+
+    def load(self) -> Progress:
+        """Puts the newest readable state into model and optimizer; without one, nothing.
+
+        Raises:
+            StateError: If there are states but none fits.
+        """
+        progress = self._store.load(self._model, self._optimizer, self._identity)
+        self._last = time.monotonic()
+        return Progress() if progress is None else progress
+
+    def wish(self) -> int:
+        """Returns what this process wants after a step."""
+        if self._request.signal is not None:
+            return STOP
+        # one clock decides for all ranks
+        due = 0 < self._seconds <= time.monotonic() - self._last
+        return SAVE if due and is_main_process() else CONTINUE
+
+    def save(self, progress: Progress) -> None:
+        """Writes the state."""
+        if is_main_process():
+            path = self._store.save(self._model, self._optimizer, progress, self._identity)
+            logger.info("state written: %s, %s", path.name, progress)
+        barrier()
+        self._last = time.monotonic()
+
+    def stop(self) -> NoReturn:
+        """Leaves the training, on the ranks that nobody has asked too.
+
+        Raises:
+            KeyboardInterrupt: After Ctrl-C in this process.
+            Preempted: Else.
+        """
+        self._request.leave()
+        raise Preempted
+
+    def clear(self) -> None:
+        """Removes the states of a run that is finished."""
+        if is_main_process():
+            for path in self._store.paths():
+                path.unlink(missing_ok=True)
+            if self._store.folder.is_dir():
+                self._store.folder.rmdir()

@@ -1,0 +1,76 @@
+"""Requests to stop from outside, heard at once and followed after the running optimizer step.
+
+A scheduler that needs the machine sends SIGTERM (Kubernetes, torchrun, Slurm) or a signal of the
+user's choice (``sbatch --signal=USR1@120``); a person presses Ctrl-C. The training then finishes
+its step, writes its state and leaves. A second Ctrl-C leaves at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+
+from lavis_msmedcap.common.errors import Preempted
+
+SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name)
+)
+
+
+class StopRequest:
+    """Whether somebody has asked this process to stop.
+
+    Attributes:
+        signal: The signal that asked, None if nobody has.
+    """
+
+    def __init__(self) -> None:
+        self.signal: signal.Signals | None = None
+        self._patient = False
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """Takes the signals for the length of a ``with`` block, except those that are ignored.
+
+        Outside the main thread, where Python allows no handlers, it does nothing.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        heard = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+        before = {number: signal.signal(number, self._on_signal) for number in heard}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    @contextlib.contextmanager
+    def patient(self) -> Iterator[None]:
+        """Marks a part that looks at `signal` itself, at its next good moment to stop."""
+        self._patient = True
+        try:
+            yield
+        finally:
+            self._patient = False
+
+    def leave(self) -> None:
+        """Leaves as the signal asked.
+
+        Raises:
+            KeyboardInterrupt: After Ctrl-C.
+            Preempted: After another signal.
+        """
+        if self.signal == signal.SIGINT:
+            raise KeyboardInterrupt
+        if self.signal is not None:
+            raise Preempted
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        again = self.signal is not None
+        self.signal = signal.Signals(number)
+        if not self._patient or (again and number == signal.SIGINT):
+            self.leave()

@@ -1,0 +1,244 @@
+"""What a run needs to go on exactly where it stopped: one file per moment, verified when read.
+
+A state holds the trainable parameters, the optimizer's moments, and in the header how far the run
+had come. It holds no random state: every step and every sample seeds the generators from its own
+place in the training (`datasets.random_streams`). The frozen networks are not in it either; the
+header says which they were.
+
+Legend: P trainable parameters by name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from lavis_msmedcap.common.errors import MSMedCapError, WeightsError
+from lavis_msmedcap.models.checkpoints import read_checkpoint, save_checkpoint
+
+logger = logging.getLogger(__name__)
+
+PREFIX, SUFFIX = "step-", ".safetensors"
+MODEL, OPTIMIZER = "model", "optimizer"
+
+
+class StateError(MSMedCapError, RuntimeError):
+    """A saved state that is damaged or does not fit the run."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a training has come.
+
+    Attributes:
+        epoch: Epoch that the next batch belongs to, counted from 0.
+        batch: Batches of that epoch that are done, on every process.
+        step: Optimizer steps done.
+        images_seen: Images of all processes.
+        totals: Loss name to (sum, number of samples) of the epoch so far.
+        scaler: State of the fp16 loss scaler.
+        overflows: fp16 steps left out in a row.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    images_seen: int = 0
+    totals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    scaler: dict[str, Any] = field(default_factory=dict)
+    overflows: int = 0
+
+    def __str__(self) -> str:
+        """Says it in words."""
+        where = f"epoch {self.epoch + 1}, batch {self.batch}" if self.batch else "between epochs"
+        return f"step {self.step} ({where})"
+
+
+class StateStore:
+    """The states of one run, the newest few of them.
+
+    Args:
+        folder: Where they are; it is made with the first one.
+        keep: How many are kept.
+    """
+
+    def __init__(self, folder: Path, keep: int = 2) -> None:
+        self.folder = folder
+        self._keep = max(1, keep)
+
+    def paths(self) -> list[Path]:
+        """Returns the states that there are, newest first."""
+        found = self.folder.glob(f"{PREFIX}*{SUFFIX}") if self.folder.is_dir() else ()
+        return sorted(found, reverse=True)
+
+    def save(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        progress: Progress,
+        identity: Mapping[str, str],
+    ) -> Path:
+        """Writes a state; a crash at any moment leaves the older ones as they were.
+
+        Args:
+            model: Its trainable parameters are written.
+            optimizer: Its state of those parameters is written.
+            progress: How far the training has come.
+            identity: What has to be the same when the state is taken up.
+        """
+        self.folder.mkdir(exist_ok=True)
+        tensors = collect(model, optimizer)
+        header = {
+            "progress": json.dumps(asdict(progress)),
+            "identity": json.dumps(dict(identity)),
+            "digest": digest_of(tensors),
+        }
+        path = self.folder / f"{PREFIX}{progress.step:09d}{SUFFIX}"
+        save_checkpoint(path, tensors, header)
+        for old in self.paths()[self._keep :]:
+            old.unlink(missing_ok=True)
+        for leftover in self.folder.glob(f".{PREFIX}*.tmp"):  # of a process that was killed
+            leftover.unlink(missing_ok=True)
+        return path
+
+    def load(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, identity: Mapping[str, str]
+    ) -> Progress | None:
+        """Puts the newest state that can be read into model and optimizer.
+
+        Args:
+            model: Gets the trainable parameters.
+            optimizer: Gets the moments.
+            identity: Must be what the state was saved with.
+
+        Returns:
+            How far the training had come, None if there is no state.
+
+        Raises:
+            StateError: If all states are damaged, or the newest readable one is of another model,
+                other frozen weights, or another global batch.
+        """
+        damaged = []
+        for path in self.paths():
+            try:
+                tensors, progress, stored = read_state(path)
+            except StateError as error:
+                logger.warning("%s; going back to the state before it", error)
+                damaged.append(path.name)
+                continue
+            _check_identity(path, stored, identity)
+            restore(model, optimizer, tensors, path)
+            logger.info("going on from %s: %s", path, progress)
+            return progress
+        if damaged:
+            raise StateError(
+                f"no state in {self.folder} can be read ({', '.join(damaged)}): to start the "
+                "training anew, set run.resume=off"
+            )
+        return None
+
+
+def read_state(path: Path) -> tuple[dict[str, Tensor], Progress, dict[str, str]]:
+    """Reads and verifies a state.
+
+    Returns:
+        Tensors by name, the progress, and the identity that it was saved with.
+
+    Raises:
+        StateError: If it is damaged.
+    """
+    try:
+        tensors, header = read_checkpoint(path)
+        if digest_of(tensors) != header["digest"]:
+            raise StateError(f"{path} is damaged: its values do not have the checksum it names")
+        progress = json.loads(header["progress"])
+        totals = {name: (float(a), float(b)) for name, (a, b) in progress["totals"].items()}
+        return tensors, Progress(**{**progress, "totals": totals}), json.loads(header["identity"])
+    except (WeightsError, SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise StateError(f"{path} is damaged: {error}") from error
+
+
+def digest_of(tensors: Mapping[str, Tensor]) -> str:
+    """Returns the checksum of tensors: names, shapes, types and bytes."""
+    total = hashlib.blake2b(digest_size=16)
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        total.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return total.hexdigest()
+
+
+def collect(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Returns the trainable parameters and the optimizer's tensors by name."""
+    tensors: dict[str, Tensor] = {}
+    for name, parameter in _trainable(model).items():
+        tensors[f"{MODEL}.{name}"] = parameter
+        for key, value in optimizer.state.get(parameter, {}).items():
+            tensors[f"{OPTIMIZER}.{name}.{key}"] = torch.as_tensor(value)
+    return tensors
+
+
+@torch.no_grad()
+def restore(
+    model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], path: Path
+) -> None:
+    """Puts tensors from `collect` back.
+
+    Raises:
+        StateError: If their names or shapes are not those of the model.
+    """
+    parameters = _trainable(model)
+    wanted = {f"{MODEL}.{name}": parameter.shape for name, parameter in parameters.items()}
+    given = {name: t.shape for name, t in tensors.items() if name.startswith(f"{MODEL}.")}
+    if wanted != given:
+        different = sorted(
+            name for name in {**wanted, **given} if wanted.get(name) != given.get(name)
+        )
+        raise StateError(
+            f"{path} is of another model: {', '.join(different[:3])} differ; take up the run with "
+            "the configuration that it was started with"
+        )
+    moments: dict[str, dict[str, Tensor]] = {name: {} for name in parameters}
+    for name, value in tensors.items():
+        kind, _, rest = name.partition(".")
+        if kind == OPTIMIZER:
+            of, _, key = rest.rpartition(".")
+            moments[of][key] = value
+    for name, parameter in parameters.items():
+        parameter.copy_(tensors[f"{MODEL}.{name}"])
+        # the optimizer counts its steps on the CPU; its moments lie where the parameter does
+        optimizer.state[parameter] = {
+            key: value.clone() if key == "step" else value.to(parameter.device, copy=True)
+            for key, value in moments[name].items()
+        }
+
+
+def _trainable(model: nn.Module) -> dict[str, nn.Parameter]:
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def _check_identity(path: Path, stored: Mapping[str, str], own: Mapping[str, str]) -> None:
+    different = [name for name in own if stored.get(name) != own[name]]
+    if different:
+        facts = "; ".join(
+            f"{name} was {_short(stored.get(name))} and is {_short(own[name])}"
+            for name in different
+        )
+        raise StateError(
+            f"{path} was saved by another training: {facts}. Take it up with what it was started "
+            "with, or start anew with run.resume=off"
+        )
+
+
+def _short(value: str | None) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:40]}… ({len(text)} characters)"

@@ -1,0 +1,106 @@
+"""Which epoch is the best, and when a training ends before its time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from lavis_msmedcap.common.errors import ConfigError
+from lavis_msmedcap.runners.run_status import read_status
+from lavis_msmedcap.runners.runner_msmedcap import RunnerMSMedCap
+from lavis_msmedcap.runners.training import Selection
+from lavis_msmedcap.tasks._base import MSMedCapTask
+
+
+class Scripted(MSMedCapTask):
+    """Gives the results that a test asks for, one per validation; stops at a number of them."""
+
+    def __init__(self, results: list[dict[str, Any]], stop_at: int = 0):
+        super().__init__()
+        self.results = list(results)
+        self.calls = 0
+        self.stop_at = stop_at
+
+    def valid_step(self, _model: Any, samples: Any) -> list[dict[str, Any]]:
+        return [{"image_id": image_id} for image_id in samples["image_id"]]
+
+    def after_evaluation(self, **_: Any) -> Any:
+        self.calls += 1
+        if self.calls == self.stop_at:
+            raise RuntimeError("power cut")
+        return self.results.pop(0)
+
+
+def make(tiny: ModuleType, folder: Path, task: Any, **run: Any) -> RunnerMSMedCap:
+    sections = {
+        "model": {"arch": "tiny"},
+        "datasets": {"coco": {"domain": "general"}},
+        "run": {
+            "output_dir": str(folder),
+            "max_epoch": 6,
+            "batch_size_train": 4,
+            "batch_size_eval": 4,
+            "device": "cpu",
+            "valid_splits": ["val"],
+            **run,
+        },
+    }
+    whole: Any = OmegaConf.create(sections)
+    config = SimpleNamespace(
+        config=whole, run_cfg=whole.run, model_cfg=whole.model, datasets_cfg=whole.datasets
+    )
+    data = {split: tiny.TinyDataset("coco", "general", 8, split) for split in ("train", "val")}
+    return RunnerMSMedCap(config, task, tiny.TinyModel(), {"coco": data}, "job")
+
+
+def losses(*values: float) -> list[dict[str, Any]]:
+    return [{"agg_metrics": 0.0, "sam/loss_itc": value} for value in values]
+
+
+def test_a_loss_is_better_when_it_is_smaller(tiny: ModuleType, tmp_path: Path) -> None:
+    task = Scripted(losses(3.0, 1.0, 2.0))
+    runner = make(tiny, tmp_path, task, max_epoch=3, best_metric="sam/loss_itc")
+    runner.train()
+    assert runner.state.best_epoch == 2
+
+
+def test_another_metric_is_better_when_it_is_larger() -> None:
+    assert Selection(metric="CIDEr").score({"CIDEr": 0.5, "agg_metrics": 9.0}) == 0.5
+    assert Selection(metric="CIDEr").score({"CIDEr": None}) is None
+    assert Selection().score({"agg_metrics": -1}) == -1
+
+
+def test_a_misspelt_metric() -> None:
+    with pytest.raises(ConfigError, match=r"run\.best_metric 'CIDer' is unknown.*'CIDEr'"):
+        Selection(metric="CIDer").score({"CIDEr": 0.5})
+
+
+def test_ends_early(tiny: ModuleType, tmp_path: Path) -> None:
+    scores = [{"agg_metrics": value} for value in (1.0, 2.0, 1.5, 1.9, 5.0)]
+    task = Scripted(scores)
+    runner = make(tiny, tmp_path, task, early_stopping=2)
+    runner.train()
+    assert task.calls == 4
+    assert runner.state.best_epoch == 2
+    status = read_status(Path(runner.output_dir))
+    assert status is not None
+    assert status.finished
+
+
+def test_ends_at_the_same_epoch_when_taken_up(tiny: ModuleType, tmp_path: Path) -> None:
+    values = [{"agg_metrics": value} for value in (1.0, 2.0, 1.5, 1.9, 5.0)]
+    runner = make(tiny, tmp_path, Scripted(values, stop_at=4), early_stopping=2)
+    with pytest.raises(RuntimeError, match="power cut"):
+        runner.train()
+    assert runner._open.lock is not None
+    runner._open.lock.release()
+    again = Scripted(values[3:])
+    taken_up = make(tiny, tmp_path, again, early_stopping=2, resume="auto")
+    assert taken_up.output_dir == runner.output_dir
+    taken_up.train()
+    assert again.calls == 1
+    assert taken_up.state.best_epoch == 2
