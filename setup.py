@@ -1,8 +1,9 @@
-"""Builds the distribution: package, packaged run configurations and the start-up hook.
+"""Builds the distribution: package, run configurations, requirements and the start-up hook.
 
 The tool settings are in pyproject.toml; everything that describes the distribution is here, because
-two files have to be put where setuptools has no setting for them: `lavis_msmedcap.pth` beside the
-package (that is where Python looks for start-up hooks) and `projects/msmedcap` inside it.
+some files have to be put where setuptools has no setting for them: `lavis_msmedcap.pth` beside the
+package (that is where Python looks for start-up hooks), `projects/msmedcap` and `requirements`
+inside it.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from setuptools.command.editable_wheel import editable_wheel
 ROOT = Path(__file__).resolve().parent
 PACKAGE = "lavis_msmedcap"
 HOOK = f"{PACKAGE}.pth"  # must sort after setuptools' own "__editable__...pth"
-PROJECTS = Path("projects") / "msmedcap"
+SHIPPED = (Path("projects") / "msmedcap", Path("requirements"))  # beside the package in a checkout
 
 
 def read_version() -> str:
@@ -30,7 +31,7 @@ def read_version() -> str:
 
 
 class BuildWithHook(build_py):
-    """Adds the hook and the run configurations to a build.
+    """Adds the hook, the run configurations and `requirements` to a build.
 
     In an editable installation setuptools copies nothing; it asks for the mapping alone (its strict
     mode links the files listed there), and the hook is added to the finished wheel below.
@@ -52,8 +53,8 @@ class BuildWithHook(build_py):
 
     def _extra_files(self) -> dict[str, str]:
         build = Path(self.build_lib)
-        configs = sorted(path for path in PROJECTS.rglob("*") if path.is_file())
-        files = {str(build / PACKAGE / path): str(path) for path in configs}
+        shipped = sorted(p for folder in SHIPPED for p in folder.rglob("*") if p.is_file())
+        files = {str(build / PACKAGE / path): str(path) for path in shipped}
         if not self.editable_mode:
             files[str(build / HOOK)] = HOOK
         return files

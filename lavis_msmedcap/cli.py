@@ -99,10 +99,11 @@ def _add_memory_arguments(parser: argparse.ArgumentParser) -> None:
 def _memory(args: argparse.Namespace) -> None:
     prepare_process()
     from lavis_msmedcap.memory.report import describe
-    from lavis_msmedcap.run_memory import plan_of
+    from lavis_msmedcap.run_memory import plans_of
 
-    plan = plan_of(args.cfg_path, args.options, args.batch_size)
-    _write(describe(plan, args.gpu_gib))
+    for stage, plan in plans_of(args.cfg_path, args.options, args.batch_size).items():
+        _write(f"stage {stage} of {args.cfg_path}\n\n" if stage else "")
+        _write(describe(plan, args.gpu_gib) + ("\n" if stage else ""))
 
 
 def _no_arguments(_: argparse.ArgumentParser) -> None:

@@ -6,39 +6,20 @@ A check is a function that returns findings; nothing is built, written or downlo
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
-import os
-import platform
-import shutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lavis_msmedcap import train
-from lavis_msmedcap.common.paths import cache_root, resolve_path
+from lavis_msmedcap.common.paths import resolve_path
 from lavis_msmedcap.common.startup import prepare_process
+from lavis_msmedcap.doctor_findings import MISSING, NOTE, OK, Finding
+from lavis_msmedcap.doctor_machine import check_disk, check_gpu, check_java
+from lavis_msmedcap.doctor_packages import check_packages
 
-DISTRIBUTION = "lavis-msmedcap"
-SHOWN_PACKAGES = ("salesforce-lavis", "torch", "torchvision", "transformers", "segment-anything")
-NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
-LITTLE_SPACE = 5_000_000_000  # bytes
-
-OK, NOTE, MISSING = "ok", "note", "MISSING"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What a check found.
-
-    Attributes:
-        status: ``OK``, ``NOTE`` (good to know) or ``MISSING`` (will not work).
-        text: One line; where something is amiss, with the cure.
-    """
-
-    status: str
-    text: str
+if TYPE_CHECKING:
+    from lavis_msmedcap.run_config import RunConfig
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,25 +38,21 @@ def run(args: argparse.Namespace) -> int:
         machine are no reason.
     """
     prepare_process()
+    outputs = [resolve_path("output")]
     if args.cfg_path:
-        config, told = _of_configuration(args.cfg_path, args.options)
-        sections = {f"{args.cfg_path}:": told}
-        output = resolve_path(str(config.run_cfg.get("output_dir") or "output"))
+        sections, outputs = _of_file(args.cfg_path, args.options)
     else:
         sections = {"weights (--cfg-path FILE shows what a configuration needs):": _catalog()}
-        output = resolve_path("output")
-    general = [*check_packages(), *check_gpu(), *check_java(), *check_disk(output)]
+    general = [*check_packages(), *check_gpu(), *check_java(), *check_disk(outputs)]
     sections = {"this machine:": general, **sections}
     for head, findings in sections.items():
         sys.stdout.write(f"{head}\n")
         for finding in findings:
             sys.stdout.write(f"  {finding.status:<8} {finding.text}\n")
-    lacking = sum(f.status == MISSING for findings in sections.values() for f in findings)
+    # what several stages lack is one thing
+    lacking = len({f.text for found in sections.values() for f in found if f.status == MISSING})
     sys.stdout.write(f"{lacking or 'nothing'} missing\n")
     return 1 if lacking else 0
-
-
-# --- weights and the rest of a configuration -----------------------------------------------------
 
 
 def _catalog() -> list[Finding]:
@@ -92,14 +69,29 @@ def _catalog() -> list[Finding]:
     return findings
 
 
-def _of_configuration(cfg_path: str, options: Sequence[str]) -> tuple[Any, list[Finding]]:
+# --- configurations ------------------------------------------------------------------------------
+
+
+def _of_file(cfg_path: str, options: Sequence[str]) -> tuple[dict[str, list[Finding]], list[Path]]:
+    """Checks each stage of a file; returns findings by head, and where the stages write."""
+    from lavis_msmedcap.run_config import resolve_stages
+
+    sections: dict[str, list[Finding]] = {}
+    outputs: dict[Path, None] = {}
+    for config, told in resolve_stages(cfg_path, options):
+        head = f"{cfg_path}, stage {config.stage}:" if config.stage else f"{cfg_path}:"
+        bare = [problem.removeprefix(config.prefix) for problem in told]
+        sections[head] = _of_configuration(config, bare)
+        outputs[resolve_path(str(config.run_cfg.get("output_dir") or "output"))] = None
+    return sections, list(outputs)
+
+
+def _of_configuration(config: RunConfig, told: Sequence[str]) -> list[Finding]:
     """Checks a configuration: each of its weights, and all of its other problems."""
     from lavis_msmedcap.common.config_check import check
     from lavis_msmedcap.config_schema import MODEL_SCHEMAS
     from lavis_msmedcap.run_checks import is_own, registered
-    from lavis_msmedcap.run_config import resolve_run_config
 
-    config, told = resolve_run_config(cfg_path, options)
     model = config.to_dict()["model"]
     arch = model.get("arch")
     cls: Any = registered("model", arch)
@@ -108,7 +100,7 @@ def _of_configuration(cfg_path: str, options: Sequence[str]) -> tuple[Any, list[
     if is_own(cls) and not check(model, MODEL_SCHEMAS[arch], "model", unknown=False):
         needs = cls.weight_needs(model)
         found = list(check_weights(needs, bool(model.get("offline", True)), told))
-    return config, [*found, *(Finding(MISSING, problem) for problem in told)]
+    return [*found, *(Finding(MISSING, problem) for problem in told)]
 
 
 def check_weights(needs: Iterable[Any], offline: bool, told: Sequence[str]) -> Iterator[Finding]:
@@ -131,117 +123,3 @@ def check_weights(needs: Iterable[Any], offline: bool, told: Sequence[str]) -> I
             phrase = f"will be downloaded at the start ({size})"
         status = OK if found else NOTE
         yield Finding(status, f"{need.key}: {need.reference}, {phrase}")
-
-
-# --- the machine ---------------------------------------------------------------------------------
-
-
-def check_packages() -> Iterator[Finding]:
-    """Compares Python and the installed packages with what this package requires."""
-    from packaging.requirements import Requirement
-    from packaging.specifiers import SpecifierSet
-
-    try:
-        own = importlib.metadata.distribution(DISTRIBUTION)
-    except importlib.metadata.PackageNotFoundError:
-        yield Finding(NOTE, f"{DISTRIBUTION} is not installed; its requirements are not checked")
-        return
-    python = platform.python_version()
-    wanted = SpecifierSet(own.metadata["Requires-Python"] or "")
-    cure = "" if python in wanted else f"; {DISTRIBUTION} needs {wanted}: make an environment of it"
-    yield Finding(MISSING if cure else OK, f"Python {python}{cure}")
-    for line in own.requires or ():
-        requirement = Requirement(line)
-        if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
-            yield from _check_package(requirement)
-
-
-def _check_package(requirement: Any) -> Iterator[Finding]:
-    name = requirement.name
-    wanted = f"'{name}{requirement.specifier}'"
-    try:
-        version = importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        yield Finding(MISSING, f"{name} is not installed: pip install {wanted}")
-        return
-    if not requirement.specifier.contains(version, prereleases=True):
-        yield Finding(MISSING, f"{name} {version} does not fit: pip install {wanted}")
-    elif name in SHOWN_PACKAGES:
-        yield Finding(OK, f"{name} {version}")
-
-
-def check_gpu() -> Iterator[Finding]:
-    """Looks for a GPU that the installed torch can use."""
-    import torch
-
-    built = torch.version.cuda
-    driver = NVIDIA_DRIVER.exists() or shutil.which("nvidia-smi") is not None
-    if torch.cuda.is_available():
-        for index in range(torch.cuda.device_count()):
-            yield _check_device(index)
-    elif not driver:
-        yield Finding(NOTE, "no GPU: enough for scale demo, not for scale paper")
-    elif built is None:
-        yield Finding(
-            MISSING,
-            "an NVIDIA driver is here, but this torch was built without CUDA; install a build of "
-            "torch for CUDA, see pytorch.org",
-        )
-    else:
-        yield Finding(
-            MISSING,
-            f"an NVIDIA driver is here, but torch, built for CUDA {built}, sees no GPU; the driver "
-            "may be too old for it (nvidia-smi shows the newest CUDA that it serves), or "
-            "CUDA_VISIBLE_DEVICES hides the GPU",
-        )
-
-
-def _check_device(index: int) -> Finding:
-    import torch
-
-    name = torch.cuda.get_device_name(index)
-    memory = torch.cuda.get_device_properties(index).total_memory
-    try:
-        torch.zeros(1, device=f"cuda:{index}").add_(1).item()
-    except RuntimeError as error:
-        first = str(error).partition("\n")[0]
-        return Finding(
-            MISSING,
-            f"GPU {index}, {name}: torch for CUDA {torch.version.cuda} cannot compute on it "
-            f"({first}); install a build of torch for this GPU, see pytorch.org",
-        )
-    told = f"GPU {index}: {name}, {memory / 1e9:.0f} GB, CUDA {torch.version.cuda}"
-    return Finding(OK, told)
-
-
-def check_java() -> Iterator[Finding]:
-    """Looks for Java, which METEOR and the original tokenizer of COCO need."""
-    from lavis_msmedcap.evaluation.metrics.java import JavaError, find_java
-
-    try:
-        yield Finding(OK, f"Java: {find_java()}")
-    except JavaError as error:
-        yield Finding(NOTE, f"Java: {error}; without it there is no METEOR")
-
-
-def check_disk(output: Path) -> Iterator[Finding]:
-    """Looks at the folders that are written to: free space, and whether that is allowed."""
-    from lavis_msmedcap.models.weight_download import show_size
-    from lavis_msmedcap.models.weight_files import download_folder
-
-    places = {"cache": cache_root(), "downloads": download_folder(), "output": output}
-    for what, folder in places.items():
-        existing = next(path for path in (folder, *folder.parents) if path.exists())
-        if not existing.is_dir() or not os.access(existing, os.W_OK):
-            yield Finding(MISSING, f"{what}: {folder} cannot be written; {_folder_cure(what)}")
-            continue
-        free = shutil.disk_usage(existing).free
-        status = OK if free >= LITTLE_SPACE else NOTE
-        yield Finding(status, f"{what}: {folder}, {show_size(free)} free")
-
-
-def _folder_cure(what: str) -> str:
-    if what == "output":
-        return "set run.output_dir to another folder"
-    variable = "LAVIS_MSMEDCAP_CACHE" if what == "cache" else "LAVIS_MSMEDCAP_WEIGHTS"
-    return f"set {variable} to another folder"

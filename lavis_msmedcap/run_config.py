@@ -53,6 +53,11 @@ class RunConfig:
         self.stage = stage
 
     @property
+    def prefix(self) -> str:
+        """What stands in front of the problems of this stage; "" in a file without stages."""
+        return f"stages.{self.stage}: " if self.stage else ""
+
+    @property
     def run_cfg(self) -> DictConfig:
         """The ``run:`` section."""
         return self.config.run
@@ -155,7 +160,11 @@ def resolve_run_config(
     if len(stages) > 1:
         names = ", ".join(config.stage for config, _ in stages)
         raise ConfigError(
-            [f"stages: this command takes a file of one stage, and here are {names}"], cfg_path
+            [
+                f"stages: here only one can be taken, and there are {names}; leave the others out "
+                "with --options stages.<name>=null"
+            ],
+            cfg_path,
         )
     return stages[0]
 
@@ -165,7 +174,8 @@ def resolve_stages(
 ) -> list[tuple[RunConfig, list[str]]]:
     """Resolves every stage of a file, in order, each with the problems found in it.
 
-    A checkpoint that an earlier stage of the same file will write is no problem.
+    Of a file of stages, each problem begins with `RunConfig.prefix`. A checkpoint that an earlier
+    stage of the same file will write is no problem.
 
     Raises:
         ConfigError: If the file is not there or is not YAML, so that there is nothing to resolve,
@@ -183,8 +193,7 @@ def resolve_stages(
         config, found = _resolve(stage, path, problems, overrides or {})
         earlier = [before.run_cfg.get("output_dir") for before, _ in resolved]
         found = made_by_earlier(found, config.to_dict()["model"], earlier)
-        where = f"stages.{stage.name}: " if stage.name else ""
-        resolved.append((config, [f"{where}{problem}" for problem in found]))
+        resolved.append((config, [f"{config.prefix}{problem}" for problem in found]))
     return resolved
 
 
@@ -297,6 +306,7 @@ def _overlay(draft: Draft, options: dict[str, Any]) -> dict[str, Any]:
         return {}
     if not isinstance(overlays, Mapping) or not overlays:
         draft.problems.append(f"scales is {show(overlays)}; expected settings by scale")
+        draft.incomplete.add("run")  # its numbers stand in the scales
         return {}
     if not isinstance(scale, str) or scale not in overlays:
         draft.problems.append(describe_unknown("scale", str(scale), overlays))

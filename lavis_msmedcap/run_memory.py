@@ -9,12 +9,14 @@ from lavis_msmedcap.common.errors import ConfigError
 from lavis_msmedcap.memory.advice import Plan
 from lavis_msmedcap.memory.estimate import RunSettings
 from lavis_msmedcap.memory.shapes import read_shape
-from lavis_msmedcap.run_config import resolve_run_config
+from lavis_msmedcap.run_config import RunConfig, resolve_stages
 from lavis_msmedcap.runners.settings import AMP_MODES
 
 
-def plan_of(cfg_path: str, options: Sequence[str], batch_size: int | None = None) -> Plan:
-    """Reads what costs memory from a run configuration.
+def plans_of(
+    cfg_path: str, options: Sequence[str], batch_size: int | None = None
+) -> dict[str, Plan]:
+    """Reads what costs memory from a run configuration, of each of its stages.
 
     Missing data and weights do not matter: nothing of them is read.
 
@@ -23,22 +25,37 @@ def plan_of(cfg_path: str, options: Sequence[str], batch_size: int | None = None
         options: Words behind ``--options``.
         batch_size: Instead of the batch sizes of the run, for training and inference.
 
+    Returns:
+        By the name of the stage; "" in a file without stages.
+
     Raises:
         ConfigError: If the configuration has other problems, or its model is not of this package.
     """
+    stages = resolve_stages(cfg_path, options)
+    problems = [f"{c.prefix}{problem}" for c, found in stages for problem in _problems(c, found)]
+    if batch_size is not None and batch_size < 1:
+        problems.append(f"--batch-size is {batch_size}; expected at least 1")
+    if problems:
+        raise ConfigError(problems, str(stages[0][0].source))
+    return {config.stage: _plan(config.to_dict(), batch_size) for config, _ in stages}
+
+
+def _problems(config: RunConfig, found: Sequence[str]) -> list[str]:
+    """Leaves out the problems that are only about files that are not there."""
     from lavis_msmedcap.run_checks import absent_inputs, is_own, registered
 
-    config, problems = resolve_run_config(cfg_path, options)
     sections = config.to_dict()
-    model = sections["model"]
     absent = tuple(absent_inputs(sections))
-    rest = [problem for problem in problems if not problem.startswith(absent)]
-    if not is_own(registered("model", model.get("arch"))):
-        rest.append(f"model.arch is {model.get('arch')}; the estimate knows this package's models")
-    if batch_size is not None and batch_size < 1:
-        rest.append(f"--batch-size is {batch_size}; expected at least 1")
-    if rest:
-        raise ConfigError(rest, str(config.source))
+    bare = [problem.removeprefix(config.prefix) for problem in found]
+    rest = [problem for problem in bare if not problem.startswith(absent)]
+    arch = sections["model"].get("arch")
+    if not is_own(registered("model", arch)):
+        rest.append(f"model.arch is {arch}; the estimate knows this package's models")
+    return rest
+
+
+def _plan(sections: Mapping[str, Any], batch_size: int | None) -> Plan:
+    model = sections["model"]
     return Plan(model, _run_settings(sections["run"], batch_size), read_shape(model))
 
 
@@ -51,4 +68,5 @@ def _run_settings(run: Mapping[str, Any], batch_size: int | None) -> RunSettings
         amp=amp if amp in AMP_MODES else ("fp16" if amp is True else "off"),
         num_beams=run.get("num_beams", 5),
         max_len=run.get("max_len", 30),
+        trains=run.get("evaluate") is not True,
     )

@@ -154,20 +154,35 @@ def _read_base(base: Any, path: Path, chain: list[Path]) -> dict[str, Any]:
 
 
 def put_over(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Like `merge`, but a dataset that is null in ``over`` is taken out of ``base``.
+    """Like `merge`, but a dataset or scale that is null in ``over`` is taken out of ``base``.
 
-    Holds for the datasets of every stage too.
+    The scales of ``base`` do not bring such a dataset back. Holds within every stage too.
     """
     merged = merge(base, over)
-    below, above = (_mapping_at(part, "datasets") for part in (base, over))
-    dropped = {name for name, value in above.items() if value is None and name in below}
-    if dropped:
-        merged["datasets"] = {k: v for k, v in merged["datasets"].items() if k not in dropped}
+    _take_out(merged, base, over, "scales")
+    dropped = _take_out(merged, base, over, "datasets")
+    scales, own_scales = (_mapping_at(part, "scales") for part in (merged, over))
+    for name in scales:
+        datasets = _mapping_at(_mapping_at(scales, name), "datasets")
+        own = _mapping_at(_mapping_at(own_scales, name), "datasets")
+        for dataset in (dropped - set(own)) & set(datasets):
+            del merged["scales"][name]["datasets"][dataset]
     below, above = (_mapping_at(part, "stages") for part in (base, over))
     for name, stage in above.items():
         if isinstance(stage, Mapping) and isinstance(below.get(name), Mapping):
             merged["stages"][name] = put_over(below[name], stage)
     return merged
+
+
+def _take_out(
+    merged: dict[str, Any], base: Mapping[str, Any], over: Mapping[str, Any], key: str
+) -> set[str]:
+    """Removes the entries of a section that ``over`` sets to null, and returns their names."""
+    below, above = (_mapping_at(part, key) for part in (base, over))
+    dropped = {name for name, value in above.items() if value is None and name in below}
+    for name in dropped:
+        del merged[key][name]
+    return dropped
 
 
 def _mapping_at(config: Mapping[str, Any], key: str) -> Mapping[str, Any]:

@@ -79,6 +79,19 @@ def test_paper_runs_have_the_numbers_of_the_paper() -> None:
     assert "coco2014_caption" not in config.datasets_cfg
 
 
+@pytest.mark.parametrize("name", ["pretrain_mixed", "caption"])
+def test_authors_read_captions_as_blip_does(name: str) -> None:
+    config, _ = resolve_run_config(f"projects/msmedcap/{name}.yaml", ["scale=authors"])
+    theirs = registry.get_processor_class("blip_caption").from_config(None)
+    raw = "Figure 2. (A) CT, axial: a 2.5 cm *Mass* (arrow) [12]; " + "word " * 60
+    assert config.datasets_cfg
+    for settings in config.datasets_cfg.values():
+        for chosen in settings.text_processor.values():
+            ours = registry.get_processor_class(chosen.name).from_config(chosen)
+            assert ours(raw) == theirs(raw)
+    assert config.model_cfg.max_txt_len == 320
+
+
 @pytest.mark.parametrize("name", sorted(packaged_configs()))
 def test_run_configuration_is_headed_by_its_command(name: str) -> None:
     head = packaged_configs()[name].read_text().split("\nscale:")[0]

@@ -11,11 +11,14 @@ from typing import Any
 import pytest
 import torch
 
-from lavis_msmedcap import cli, doctor
-from lavis_msmedcap.doctor import MISSING, NOTE, OK, check_disk, check_gpu, check_packages
+from lavis_msmedcap import cli, doctor, doctor_machine, doctor_packages
+from lavis_msmedcap.doctor_findings import MISSING, NOTE, OK, Finding
+from lavis_msmedcap.doctor_machine import check_disk, check_gpu
+from lavis_msmedcap.doctor_packages import check_packages, modern_lines
 
 PRETRAIN = "projects/msmedcap/pretrain_mixed.yaml"
 CAPTION = "projects/msmedcap/caption.yaml"
+ROW = "projects/msmedcap/table1/msmedcap_g_gm.yaml"
 
 
 @pytest.fixture(autouse=True)
@@ -86,6 +89,27 @@ def test_a_broken_configuration_is_told_and_not_fatal(capsys: pytest.CaptureFixt
 
 
 @pytest.mark.usefixtures("sound_machine")
+def test_every_stage_of_a_file_is_checked(capsys: pytest.CaptureFixture[str]) -> None:
+    code, lines = ask(capsys, "--cfg-path", ROW)
+    assert (code, lines[-1]) == (0, "nothing missing")
+    heads = [line for line in lines if line.startswith(ROW)]
+    assert heads == [f"{ROW}, stage {stage}:" for stage in ("pretrain", "caption", "evaluate")]
+    assert sum("output: " in line for line in lines) == 3
+
+
+@pytest.mark.usefixtures("sound_machine")
+def test_what_several_stages_lack_is_counted_once(capsys: pytest.CaptureFixture[str]) -> None:
+    code, lines = ask(capsys, "--cfg-path", ROW, "--options", "scale=paper")
+    lacking = [line for line in lines if MISSING in line]
+    assert code == 1
+    assert len(set(lacking)) < len(lacking)
+    assert lines[-1] == f"{len(set(lacking))} missing"
+    # what an earlier stage will write is not missing, and no weights file is told twice of a stage
+    assert not any("no checkpoint" in line for line in lacking)
+    assert sum("model.branches.sam.encoder.weights: " in line for line in lines) == 3
+
+
+@pytest.mark.usefixtures("sound_machine")
 def test_without_a_configuration_the_catalog_is_listed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -100,22 +124,80 @@ def test_without_a_configuration_the_catalog_is_listed(
     assert missing.endswith("msmedcap weights get sam_vit_h")
 
 
-def test_packages_are_compared_with_our_own_requirements(monkeypatch: pytest.MonkeyPatch) -> None:
-    if not list(importlib.metadata.distributions(name=doctor.DISTRIBUTION)):
+# --- packages ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def versions(monkeypatch: pytest.MonkeyPatch) -> dict[str, str | None]:
+    """What is installed instead of what is here: versions by name, None for an absent package."""
+    if not list(importlib.metadata.distributions(name=doctor_packages.DISTRIBUTION)):
         pytest.skip("the package is not installed here, so it has no requirements to read")
-    told = {finding.text.split()[0]: finding for finding in check_packages()}
-    assert told["salesforce-lavis"].text == "salesforce-lavis 1.0.2"
+    changed: dict[str, str | None] = {}
     real = importlib.metadata.version
 
     def version(name: str) -> str:
-        if name == "tqdm":
+        found = changed.get(name, "") or (None if name in changed else real(name))
+        if found is None:
             raise importlib.metadata.PackageNotFoundError(name)
-        return "4.41.0" if name == "transformers" else real(name)
+        return found
 
     monkeypatch.setattr(importlib.metadata, "version", version)
-    told = {finding.text.split()[0]: finding for finding in check_packages()}
+    return changed
+
+
+def told_of_packages() -> dict[str, Finding]:
+    return {finding.text.split()[0]: finding for finding in check_packages()}
+
+
+def test_packages_are_compared_with_our_own_requirements(versions: dict[str, str | None]) -> None:
+    told = told_of_packages()
+    assert told["salesforce-lavis"].text == "salesforce-lavis 1.0.2"
+    versions |= {"transformers": "4.41.0", "tqdm": None}
+    told = told_of_packages()
     assert told["transformers"].status == told["tqdm"].status == MISSING
-    assert "pip install 'transformers" in told["transformers"].text
+    assert "pip install 'transformers<4.27,>=4.25'" in told["transformers"].text
+
+
+NEW = {"transformers": "4.57.6", "numpy": "2.2.1", "torch": "2.6.0"}
+
+
+def test_an_installation_beside_newer_libraries_is_sound(
+    versions: dict[str, str | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    versions |= NEW | {"spacy": None}
+    monkeypatch.setattr("platform.python_version", lambda: "3.12.1")
+    told = told_of_packages()
+    assert [finding for finding in told.values() if finding.status != OK] == []
+    assert "requirements/modern.txt" in told["Python"].text
+    assert told["transformers"].text == "transformers 4.57.6"
+
+
+def test_what_an_installation_beside_newer_libraries_lacks(
+    versions: dict[str, str | None],
+) -> None:
+    versions |= NEW | {"requests": None, "timm": "1.0.0", "salesforce-lavis": None}
+    told = told_of_packages()
+    lacking = {name: found.text for name, found in told.items() if found.status == MISSING}
+    assert lacking == {
+        "salesforce-lavis": "salesforce-lavis is not installed: pip install --no-deps "
+        "--ignore-requires-python 'salesforce-lavis==1.0.2'",
+        "requests": "requests is not installed: pip install 'requests'",
+        "timm": "timm 1.0.0 does not fit: pip install 'timm==0.4.12'",
+    }
+
+
+def test_one_package_too_new_is_told_as_such(versions: dict[str, str | None]) -> None:
+    versions["numpy"] = "2.2.1"  # opencv would break; all else is as LAVIS pins it
+    told = told_of_packages()
+    assert [name for name, found in told.items() if found.status == MISSING] == ["numpy"]
+    assert "pip install 'numpy<2'" in told["numpy"].text
+
+
+def test_the_list_of_newer_libraries_ships() -> None:
+    assert "timm==0.4.12" in modern_lines()
+
+
+# --- the machine ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -138,7 +220,7 @@ def test_a_gpu_that_cannot_be_used(
     monkeypatch.setattr(torch.version, "cuda", built)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(shutil, "which", lambda _: None)
-    monkeypatch.setattr(doctor, "NVIDIA_DRIVER", tmp_path if driver else tmp_path / "none")
+    monkeypatch.setattr(doctor_machine, "NVIDIA_DRIVER", tmp_path if driver else tmp_path / "none")
     (finding,) = check_gpu()
     assert finding.status == status
     assert part in finding.text
@@ -152,7 +234,7 @@ def test_a_gpu_that_works() -> None:
 def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("LAVIS_MSMEDCAP_WEIGHTS", str(tmp_path / "file" / "weights"))
-    told = {finding.text.split(":")[0]: finding for finding in check_disk(tmp_path / "output")}
+    told = {finding.text.split(":")[0]: finding for finding in check_disk([tmp_path / "output"])}
     assert told["downloads"].status == MISSING
     assert "set LAVIS_MSMEDCAP_WEIGHTS to another folder" in told["downloads"].text
     assert told["cache"].status != MISSING

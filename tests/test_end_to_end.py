@@ -295,8 +295,8 @@ def test_one_file_runs_the_stages_of_its_row(
         for stage in ("pretrain", "caption", "evaluate")
     )
     assert list(OmegaConf.load(caption / "config.yaml").datasets) == ["coco2014_caption"]
-    assert {BEST, LAST} <= files_of(pretrain)
-    assert LAST in files_of(caption)
+    for trained in (pretrain, caption):  # neither is validated: the last epoch goes on
+        assert {BEST, LAST} & files_of(trained) == {LAST}
     assert results("test") <= files_of(test)
     kept = load_file(caption / LAST)
     assert not [name for name in kept if name.startswith("branches.sam")]

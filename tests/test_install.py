@@ -14,7 +14,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from environments import FINDER_IN_PLACE, HOOK, ROOT, Environment, make_environment, run
+from environments import FINDER_IN_PLACE, HOOK, PACKAGE, ROOT, Environment, make_environment, run
 from PIL import Image
 
 pytestmark = [pytest.mark.slow, pytest.mark.install]
@@ -32,7 +32,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for path in ROOT.iterdir():
         if path.is_file():
             shutil.copy(path, target)
-    for folder in ("lavis_msmedcap", "projects"):
+    for folder in ("lavis_msmedcap", "projects", "requirements"):
         shutil.copytree(
             ROOT / folder, target / folder, ignore=shutil.ignore_patterns("__pycache__")
         )
@@ -77,7 +77,8 @@ def installed(
 def test_the_wheel_holds_all_files(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     expected = {HOOK, "lavis_msmedcap/py.typed"}
-    for folder, inside in (("lavis_msmedcap", ""), ("projects", "lavis_msmedcap/")):
+    inside_of = {"lavis_msmedcap": "", "projects": f"{PACKAGE}/", "requirements": f"{PACKAGE}/"}
+    for folder, inside in inside_of.items():
         for path in (ROOT / folder).rglob("*"):
             if path.is_file() and "__pycache__" not in path.parts:
                 expected.add(inside + path.relative_to(ROOT).as_posix())

@@ -46,6 +46,15 @@ SOUND: dict[str, Sequence[str]] = {
     ],
     "augmentation switched off": ["datasets.roco.vis_processor.train.augment=null"],
     "one objective": ["model.loss_weights={itc: 1, itm: 0, lm: 0}"],
+    "one image at a time without objectives that need more": [
+        "run.batch_size_train=1",
+        "run.batch_size_eval=1",
+        "model.loss_weights={itc: 0, itm: 0, lm: 1}",
+    ],
+    "one image at a time where nothing is validated": [
+        "run.batch_size_eval=1",
+        "run.valid_splits=[]",
+    ],
     "losses of the training data": ["run.valid_splits=[train]"],
     "largest seed": ["run.seed=2147483647"],
     "longest text of BERT": ["model.max_txt_len=512"],
@@ -100,6 +109,8 @@ def test_torchrun_decides_the_number_of_processes(monkeypatch: pytest.MonkeyPatc
     assert problems(PRETRAIN, "run.world_size=2") == []
     (problem,) = problems(PRETRAIN, "run.world_size=4")
     assert "run.world_size is 4, but this is a run of 2 process(es)" in problem
+    # images of other processes are negatives too
+    assert problems(PRETRAIN, "run.batch_size_train=1", "run.batch_size_eval=1") == []
     (problem,) = problems(PRETRAIN, "run.samples_per_epoch=64")
     assert "one batch of each of 2 domains takes 128 samples" in problem
 

@@ -60,11 +60,20 @@ def test_row(row: str, scale: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert found == RECIPES[row]
         assert config.scale == scale
         assert row in config.run_cfg.output_dir
+    # every row takes the epoch by the same rule, whatever branches it has
+    assert list(pretrain.run_cfg.valid_splits) == []
     assert caption.model_cfg.stage1 == pretrain.run_cfg.output_dir
     assert test.model_cfg.finetuned == caption.run_cfg.output_dir
     assert set(test.datasets_cfg) == {"roco", "medicat"}
     expected = {"coco2014_caption"} if row == "blip2_g_zeroshot" else {"roco", "medicat"}
     assert set(caption.datasets_cfg) == expected
+
+
+@pytest.mark.parametrize("row", sorted(TABLE1))
+def test_a_row_has_no_scale_of_the_authors(row: str) -> None:
+    """Their code has one network, and rows would have written over each other's folders."""
+    with pytest.raises(ConfigError, match=r"stages.pretrain: scale 'authors'.*demo, paper"):
+        load_stages(TABLE1[row], ["scale=authors"])
 
 
 def test_rows_share_everything_but_their_own_lines() -> None:
@@ -162,6 +171,24 @@ def test_null_takes_a_dataset_of_the_base_out(tmp_path: Path) -> None:
     )
     # coco is not in the base: a line left empty by mistake stays to be told
     assert read_config(top)["datasets"] == {"medicat": {}, "coco": None}
+
+
+def test_a_scale_of_the_base_does_not_bring_a_dataset_back(tmp_path: Path) -> None:
+    own = {"roco": {"ratio": 2.0}, "medicat": {"ratio": 1.0}}
+    low = {"datasets": {"roco": {}, "medicat": {}}, "scales": {"paper": {"datasets": own}}}
+    write(tmp_path / "low.yaml", low)
+    over = {"base": "low.yaml", "datasets": {"roco": None}}
+    merged = read_config(write(tmp_path / "top.yaml", over))
+    assert merged["scales"] == {"paper": {"datasets": {"medicat": {"ratio": 1.0}}}}
+    over["scales"] = {"paper": {"datasets": {"roco": {"ratio": 3.0}}}}  # what it asks for itself
+    merged = read_config(write(tmp_path / "top.yaml", over))
+    assert merged["scales"]["paper"]["datasets"]["roco"]["ratio"] == 3.0
+
+
+def test_null_takes_a_scale_of_the_base_out(tmp_path: Path) -> None:
+    write(tmp_path / "low.yaml", {"scales": {"demo": {"run": {"seed": 1}}, "paper": {}}})
+    top = write(tmp_path / "top.yaml", {"base": "low.yaml", "scales": {"paper": None}})
+    assert read_config(top)["scales"] == {"demo": {"run": {"seed": 1}}}
 
 
 @pytest.mark.parametrize(

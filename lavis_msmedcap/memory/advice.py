@@ -75,10 +75,13 @@ def advise(plan: Plan, limit: float, training: bool = True) -> list[Advice]:
         The changes in order; empty if the configuration fits already. The last one's ``total`` may
         still be above the limit.
     """
+    proposals = INFERENCE
+    if training:
+        proposals = TRAINING if plan.shape.llm else TRAINING_STAGE_1
     taken: list[Advice] = []
     total = _total(plan, training)
     for _ in range(2):
-        for propose in TRAINING if training else INFERENCE:
+        for propose in proposals:
             while total > limit:
                 change = next(propose(plan), None)
                 if change is None:
@@ -100,7 +103,7 @@ def _total(plan: Plan, training: bool) -> float:
 def _smaller_batch(plan: Plan) -> Iterator[Change]:
     """Halves the batch; accumulation keeps the images per optimizer step."""
     batch, steps = plan.run.batch_size_train, plan.run.accum_grad_iters
-    if batch % 2:
+    if batch % 2 or batch // 2 < _smallest_batch(plan):
         return
     harm = "none to the captioner" if plan.shape.llm else "ITC and ITM see fewer negatives at once"
     run = replace(plan.run, batch_size_train=batch // 2, accum_grad_iters=2 * steps)
@@ -110,9 +113,15 @@ def _smaller_batch(plan: Plan) -> Iterator[Change]:
 
 def _smaller_eval_batch(plan: Plan) -> Iterator[Change]:
     batch = plan.run.batch_size_eval
-    if batch > 1:
+    if batch // 2 >= _smallest_batch(plan):
         run = replace(plan.run, batch_size_eval=batch // 2)
-        yield f"run.batch_size_eval={batch // 2}", "slower", replace(plan, run=run)
+        harm = "slower" if plan.shape.llm else "slower; losses of another batch size"
+        yield f"run.batch_size_eval={batch // 2}", harm, replace(plan, run=run)
+
+
+def _smallest_batch(plan: Plan) -> int:
+    """A stage-1 batch of one image has no negative: ITC is 0 then, and ITM absent."""
+    return 1 if plan.shape.llm else 2
 
 
 def _mixed_precision(plan: Plan) -> Iterator[Change]:
@@ -184,6 +193,7 @@ def _set(plan: Plan, harm: str, value: Any, *keys: str) -> Change:
     return f"model.{'.'.join(keys)}={written}", harm, plan.with_model(value, *keys)
 
 
+# Accumulation makes up for a smaller batch in stage 2, where samples do not see each other.
 TRAINING: tuple[Proposal, ...] = (
     _smaller_batch,
     _mixed_precision,
@@ -192,6 +202,14 @@ TRAINING: tuple[Proposal, ...] = (
     _qformer_checkpointing,
     _encoders_halved,
     _quantization,
+    _pooled_tokens,
+)
+# It does not in stage 1, where the others of a batch are the negatives.
+TRAINING_STAGE_1: tuple[Proposal, ...] = (
+    _qformer_checkpointing,
+    _mixed_precision,
+    _encoders_halved,
+    _smaller_batch,
     _pooled_tokens,
 )
 INFERENCE: tuple[Proposal, ...] = (

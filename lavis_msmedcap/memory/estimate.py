@@ -40,6 +40,7 @@ class RunSettings:
         amp: ``off``, ``bf16`` or ``fp16``.
         num_beams: Beams of the search.
         max_len: Most caption tokens.
+        trains: Whether the run trains at all.
     """
 
     batch_size_train: int = 1
@@ -48,6 +49,7 @@ class RunSettings:
     amp: str = "off"
     num_beams: int = 5
     max_len: int = 30
+    trains: bool = True
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,9 @@ def describe(plan: Plan, gpu_gib: float | None = None) -> str:
         gpu_gib: Memory of a GPU that it should fit; adds what to change.
     """
     needed = plan.estimate()
-    train, evaluate = needed.training_total, needed.inference_total
+    totals = {"inference": needed.inference_total}
+    if plan.run.trains:
+        totals = {"training": needed.training_total, **totals}
     lines = [
         "Memory of one process in GiB: an estimate, with texts at their longest (max_txt_len).",
         f"Totals add {CUDA_CONTEXT / GIB:.1f} for the CUDA context and {FRAGMENTATION - 1:.0%} for "
@@ -26,18 +28,21 @@ def describe(plan: Plan, gpu_gib: float | None = None) -> str:
         *(f"assumed: {note}" for note in needed.notes),
         "",
         *_table("parameters", needed.parameters),
-        *_table(f"training, batch {plan.run.batch_size_train}", needed.training),
+    ]
+    if plan.run.trains:
+        lines += _table(f"training, batch {plan.run.batch_size_train}", needed.training)
+    lines += [
         *_table(f"inference, batch {plan.run.batch_size_eval}", needed.inference),
-        f"{'total in training':<34}{train / GIB:>9.2f}",
-        f"{'total in inference':<34}{evaluate / GIB:>9.2f}",
+        *(f"{f'total in {what}':<34}{total / GIB:>9.2f}" for what, total in totals.items()),
         "",
     ]
     for size in GPU_SIZES:
-        lines.append(
-            f"fits {size} GiB: training {_fits(train, size)}, inference {_fits(evaluate, size)}"
-        )
+        told = ", ".join(f"{what} {_fits(total, size)}" for what, total in totals.items())
+        lines.append(f"fits {size} GiB: {told}")
     if gpu_gib is not None:
-        lines += ["", *_advice_lines(plan, gpu_gib, True), *_advice_lines(plan, gpu_gib, False)]
+        lines.append("")
+        for what in totals:
+            lines += _advice_lines(plan, gpu_gib, what == "training")
     return "\n".join(lines) + "\n"
 
 
@@ -60,7 +65,12 @@ def _advice_lines(plan: Plan, gib: float, training: bool) -> list[str]:
     lines = [f"for {what} in {gib:g} GiB, in the order of least harm:"]
     lines += [_advice_line(number, advice) for number, advice in enumerate(found, 1)]
     if not _reached(found, gib):
-        lines.append(f"  that is not enough for {gib:g} GiB: use a smaller LLM or a larger GPU")
+        cure = "use a smaller LLM or a larger GPU"
+        if plan.shape.llm is None:
+            cure = "use a larger GPU"
+            if training:
+                cure += ", or several with run.batch_size_train=1: they share their negatives"
+        lines.append(f"  that is not enough for {gib:g} GiB: {cure}")
     return lines
 
 

@@ -153,15 +153,19 @@ def shown(url: str) -> str:
 
 
 def _fetch(file: RemoteFile, partial: Path) -> ServerFacts:
-    """Fills the partial file in as many attempts as it takes."""
-    failures = 0
+    """Fills the partial file in as many attempts as it takes.
+
+    Progress is to have more than ever before: a file that is started again and again has none.
+    """
+    failures, most = 0, _size(partial)
     with requests.Session() as session:
         while True:
-            before = _size(partial)
             try:
                 return _attempt(session, file, partial)
             except (_PassingError, requests.RequestException) as error:
-                failures = 1 if _size(partial) > before else failures + 1
+                have = _size(partial)
+                failures = 1 if have > most else failures + 1
+                most = max(most, have)
                 if failures > len(PAUSES):
                     raise WeightsError(_given_up(file, partial, error)) from error
                 logger.warning("%s: %s; trying again", shown(file.url), _reason(error))

@@ -19,20 +19,24 @@ from lavis_msmedcap.models.weights import PRECISIONS
 from lavis_msmedcap.run_relations.values import (
     STAGE_1_TASK,
     branches_of,
+    evaluated_splits,
     is_count,
     mapping,
     names,
     splits_of,
     training_ratios,
     trains,
+    world_size,
 )
 from lavis_msmedcap.runners.precision import choose_device
+from lavis_msmedcap.runners.settings import RunSettings
 
 OWN_IMAGE_PROCESSORS = "msmedcap_image_"
 VIEW_KEYS = {"clip": "image_size", "sam": "sam_image_size"}  # branch to the processor's key
 ENCODER_OF_WEIGHTS = {"eva_vit_g": "eva_clip", "clip_vit_l": "clip_l"}  # names of the catalog
 ENCODER_OF_BLIP2 = {"blip2_pretrained": "eva_clip", "blip2_pretrained_vitL": "clip_l"}
 OBJECTIVES = ("itc", "itm", "lm")
+NEEDING_NEGATIVES = ("itc", "itm")
 
 
 def model_problems(
@@ -50,6 +54,8 @@ def model_problems(
     yield from _size_problems(config["model"])
     yield from _branch_problems(config, incomplete)
     yield from _objective_problems(config)
+    if "run" not in incomplete:
+        yield from _negative_problems(config)
     yield from _view_problems(config)
     yield from _precision_problems(config)
     yield from _underflow_problems(config)
@@ -165,6 +171,25 @@ def _objective_problems(config: Mapping[str, Any]) -> Iterator[str]:
             "model.loss_weights are all 0, so nothing would train; set one of "
             f"{', '.join(OBJECTIVES)} above 0"
         )
+
+
+def _negative_problems(config: Mapping[str, Any]) -> Iterator[str]:
+    """Finds a stage 1 of one image at a time: negatives are the others of the global batch."""
+    run, weights = config["run"], mapping(config["model"].get("loss_weights"))
+    contrasts = [name for name in NEEDING_NEGATIVES if weights.get(name, 1.0) != 0]
+    if run.get("task") != STAGE_1_TASK or not contrasts or world_size() > 1:
+        return
+    sizes = {"batch_size_eval": RunSettings.batch_size_eval} if evaluated_splits(run) else {}
+    if trains(config):
+        sizes = {"batch_size_train": RunSettings.batch_size_train, **sizes}
+    for key, default in sizes.items():
+        if run.get(key, default) == 1:
+            without = " ".join(f"model.loss_weights.{name}=0" for name in contrasts)
+            yield (
+                f"run.{key} is 1, in one process, which leaves no other image as a negative: ITC "
+                "would be 0 and ITM left out, and run.accum_grad_iters does not make up for it; "
+                f"set run.{key}=2 or more, or {without}"
+            )
 
 
 def _encoder_problems(path: str, encoder: Mapping[str, Any]) -> Iterator[str]:

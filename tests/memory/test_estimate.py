@@ -27,6 +27,8 @@ from lavis_msmedcap.models.msmedcap import MSMedCap
 
 TEXT = "a ct of the chest showing a round lesion in the left upper lobe near the heart"
 BATCH = 6
+CAPTION = "projects/msmedcap/caption.yaml"
+ROW = "projects/msmedcap/table1/msmedcap_g_gm.yaml"
 PAPER_RUN = RunSettings(batch_size_train=8, batch_size_eval=8, amp="bf16", num_beams=5, max_len=50)
 
 
@@ -154,7 +156,7 @@ class TestActivations:
 class TestAdvice:
     @pytest.mark.parametrize("training", [True, False])
     @pytest.mark.parametrize("stage", ["paper", "paper_stage1"])
-    @pytest.mark.parametrize("gib", [10, 16, 24])
+    @pytest.mark.parametrize("gib", [11, 16, 24])
     def test_every_change_lowers_the_estimate_until_it_fits(
         self, request: pytest.FixtureRequest, stage: str, gib: int, training: bool
     ) -> None:
@@ -173,6 +175,24 @@ class TestAdvice:
         if training:
             last = found[-1].plan.run
             assert last.batch_size_train * last.accum_grad_iters == 16
+
+    def test_stage_1_keeps_its_negatives(self, paper_stage1: Any) -> None:
+        settings, shape = paper_stage1
+        run = RunSettings(batch_size_train=16, batch_size_eval=16, amp="bf16")
+        found = [advice.options for advice in advise(Plan(settings, run, shape), 16 * GIB)]
+        assert found[0] == "model.qformer.gradient_checkpointing=true"  # which changes nothing
+
+    @pytest.mark.parametrize("training", [True, False])
+    def test_stage_1_is_never_told_to_take_one_image(
+        self, paper_stage1: Any, training: bool
+    ) -> None:
+        settings, shape = paper_stage1
+        run = RunSettings(batch_size_train=8, batch_size_eval=8, amp="bf16")
+        last = advise(Plan(settings, run, shape), 1 * GIB, training)[-1].plan.run
+        assert (last.batch_size_train, last.batch_size_eval) == ((2, 8) if training else (8, 2))
+        text = describe(Plan(settings, run, shape), 1)
+        assert "they share their negatives" in text
+        assert "smaller LLM" not in text
 
     def test_a_configuration_that_fits_needs_none(self, paper: Any) -> None:
         assert advise(Plan(paper[0], PAPER_RUN, paper[1]), 80 * GIB) == []
@@ -200,6 +220,31 @@ class TestCommand:
         text = capsys.readouterr().out
         for words in ("clip encoder", "key/value cache", "fits 24 GiB", "batch 4", "->"):
             assert words in text
+
+    def test_every_stage_of_a_file(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert cli.main(["memory", "--cfg-path", ROW, "--options", "scale=paper"]) == 0
+        pretrain, caption, test = capsys.readouterr().out.split("stage ")[1:]
+        for text, name in ((pretrain, "pretrain"), (caption, "caption"), (test, "evaluate")):
+            assert text.startswith(f"{name} of {ROW}\n")
+        assert "LLM logits" not in pretrain
+        assert "LLM logits" in caption
+        assert "training" not in test  # it does not train
+        assert "key/value cache" in test
+
+    def test_one_stage_of_a_file(self, capsys: pytest.CaptureFixture[str]) -> None:
+        options = ["scale=paper", "stages.pretrain=null", "stages.evaluate=null"]
+        assert cli.main(["memory", "--cfg-path", ROW, "--options", *options]) == 0
+        row = capsys.readouterr().out
+        options = ["scale=paper"]
+        assert cli.main(["memory", "--cfg-path", CAPTION, "--options", *options]) == 0
+        assert row == f"stage caption of {ROW}\n\n{capsys.readouterr().out}\n"
+
+    def test_a_mistake_in_a_stage_names_it(self, capsys: pytest.CaptureFixture[str]) -> None:
+        options = ["scale=paper", "stages.caption.run.num_beems=3"]
+        assert cli.main(["memory", "--cfg-path", ROW, "--options", *options]) == 2
+        message = capsys.readouterr().err
+        assert "stages.caption: run.num_beems is not a known key" in message
+        assert "does not exist" not in message
 
     def test_a_mistake_is_told(self, capsys: pytest.CaptureFixture[str]) -> None:
         options = ["--options", "scale=paper", "model.llm.precison=fp16"]

@@ -208,6 +208,17 @@ PRETRAIN = {
         "model.loss_weights are all 0",
         "itc, itm, lm",
     ),
+    "one_image_at_a_time": (
+        "run.batch_size_train=1 run.accum_grad_iters=8",
+        "run.batch_size_train is 1, in one process",
+        "set run.batch_size_train=2 or more",
+        "model.loss_weights.itc=0 model.loss_weights.itm=0",
+    ),
+    "one_image_at_a_time_in_validation": (
+        "run.batch_size_eval=1 model.loss_weights.itc=0",
+        "run.batch_size_eval is 1",
+        "or model.loss_weights.itm=0",
+    ),
     "text_of_one_token": ("model.max_txt_len=1", "model.max_txt_len is 1", "at least 3"),
     "text_beyond_bert": (
         "model.max_txt_len=513",

@@ -21,6 +21,8 @@ class FileServer:
         statuses: Answers to give instead of the file, used up one by one.
         knows_ranges: Whether ``Range`` is honoured.
         tells_versions: Whether an ``ETag`` is sent.
+        new_versions: Whether each answer has another one.
+        endless: How many of the next answers have no length, and a last chunk that never comes.
         headers: More headers of every answer.
     """
 
@@ -31,6 +33,8 @@ class FileServer:
         self.statuses: list[int] = []
         self.knows_ranges = True
         self.tells_versions = True
+        self.new_versions = False
+        self.endless = 0
         self.headers: dict[str, str] = {}
         outer = self
 
@@ -71,12 +75,22 @@ class FileServer:
         else:
             request.send_response(200)
         if self.tells_versions:
-            request.send_header("ETag", f'"{hashlib.md5(content).hexdigest()}"')
-        request.send_header("Content-Length", str(len(content) - start))
+            turn = len(self.ranges) if self.new_versions else 0
+            request.send_header("ETag", f'"{hashlib.md5(content).hexdigest()}-{turn}"')
+        endless = self.endless > 0
+        self.endless -= endless
+        if endless:
+            request.send_header("Transfer-Encoding", "chunked")
+        else:
+            request.send_header("Content-Length", str(len(content) - start))
         for name, value in self.headers.items():
             request.send_header(name, value)
         request.end_headers()
         body = content[start:]
+        if endless:
+            request.wfile.write(b"%x\r\n%s\r\n" % (len(body), body))
+            request.close_connection = True
+            return
         cut = self.cut_after.pop(0) if self.cut_after else None
         request.wfile.write(body[:cut])
         if cut is not None:
