@@ -98,6 +98,39 @@ def test_malformed_quotes_never_shift_captions(scans, make):
             _read(table)
 
 
+@pytest.mark.parametrize("stray", [400, 4900])
+def test_a_stray_quotation_mark_swallows_no_rows(make, tmp_path, stray):
+    """In the head that the layout is guessed from, or far behind it."""
+    text = "Axial CT number {} of the chest with a small nodule, seen in the upper lobe twice."
+    rows = [f"{i}.png\t{text.format(i)}" for i in range(5000)]
+    rows[stray] = f'{stray}.png\t"Target sign of the bowel'
+    rows[stray + 60] = f'{stray + 60}.png\tNeedle length 5"'
+    table = make.write(tmp_path / "t.tsv", "\n".join(["image\tcaption", *rows]) + "\n")
+    records, report = _read(table)
+    assert len(records) == report.n_read == 5000
+    assert records[stray].captions == ('"Target sign of the bowel',)
+    assert records[stray + 60].captions == ('Needle length 5"',)
+
+
+def test_a_stray_quotation_mark_beside_real_quotes_is_told(make, tmp_path):
+    rows = ["image,caption", '0.png,"CT, contrast"', "1.png,Plain", '2.png,"Target sign']
+    rows += ["3.png,Needle", '4.png,Length 5"', "5.png,Plain"]
+    table = make.write(tmp_path / "t.csv", "\n".join(rows))
+    with pytest.raises(DataError, match=r"line 4: a field .* 3 lines, to line 6.*quotes: false"):
+        _read(table)
+    records, _ = _read(table, options=TableOptions(quotes=True))
+    assert [r.image_id for r in records] == ["0.png", "1.png", "2.png", "5.png"]
+    assert records[2].captions == ("Target sign\n3.png,Needle\n4.png,Length 5",)
+
+
+def test_a_report_of_several_lines_is_one_field(make, tmp_path):
+    reports = ["Heart normal.\nNo effusion, no pneumothorax.", "Liver:\n2 cysts, 3.5 cm\n1.5,2.5"]
+    rows = [["image", "caption"], *([f"{i}.png", report] for i, report in enumerate(reports))]
+    for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL):
+        table = make.write(tmp_path / "t.csv", _csv(rows, quoting=quoting))
+        assert [r.captions[0] for r in _read(table)[0]] == reports
+
+
 def test_dirt_is_counted_by_reason(scans, make):
     rows = [
         ["Image Path", "Report", "Set", "PatientID", "age"],
