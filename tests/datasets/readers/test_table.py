@@ -171,7 +171,10 @@ def test_dirt_is_counted_by_reason(scans, make):
     assert report.dropped["repeated image"] == 2
     assert report.dropped["with captions of fewer than 2 words"] == 1
     assert report.dropped["image missing"] == 1
-    assert report.notes == {"repeated images with another caption, which was added": 1}
+    assert report.notes == {
+        "repeated images with another caption, which was added": 1,
+        "cells that say NA, unknown or the like, read as empty": 1,
+    }
     assert report.n_read == 14
     val, *test = [r for r in records if r.split != "train"]
     assert (val.image_id, val.group_id) == ("4.png", None)
@@ -295,6 +298,45 @@ def test_settings_that_do_not_fit_are_told(scans, make):
 )  # fmt: skip
 def test_cells_as_text(cell, text):
     assert as_text(cell) == text
+
+
+@pytest.mark.parametrize("word", ["NA", "n/a", "None", "null", "nan", " - ", "Unknown", "#N/A"])
+def test_words_for_nothing_are_neither_patient_nor_caption(scans, make, word):
+    rows = [
+        ["image", "findings", "impression", "patient_id"],
+        ["1.png", "A nodule.", word, word],
+        ["2.png", word, word, "P2"],
+        ["3.png", "Unknown mass.", "", "P-1"],
+    ]
+    columns = {"caption": ["findings", "impression"]}
+    records, report = _read(make.write(scans / "t.csv", _csv(rows)), columns=columns)
+    assert [(r.image_id, r.captions, r.group_id) for r in records] == [
+        ("1.png", ("A nodule.",), None),
+        ("3.png", ("Unknown mass.",), "P-1"),
+    ]
+    assert report.dropped == {"without caption": 1}
+    assert report.notes == {"cells that say NA, unknown or the like, read as empty": 4}
+    listed = [{"image": "1.png", "caption": [word, "A nodule."]}]
+    (record,), _ = _read(make.write(scans / "t.json", json.dumps(listed)))
+    assert record.captions == ("A nodule.",)
+
+
+def test_rows_may_tell_their_domain(scans, make):
+    rows = [
+        ["image", "caption", "Domain"],
+        ["1.png", "A scan.", "medical"],
+        ["2.png", "A dog.", "General"],
+        ["3.png", "Another.", ""],
+    ]
+    table = make.write(scans / "t.csv", _csv(rows))
+    assert [r.domain for r in _read(table)[0]] == ["medical", "general", "medical"]
+    assert {r.domain for r in _read(table, columns={"domain": None})[0]} == {"medical"}
+    rows[2][2] = "chest"
+    make.write(table, _csv(rows))
+    with pytest.raises(
+        DataError, match=r"line 3: Domain is 'chest'; expected general or medical.*domain: null"
+    ):
+        _read(table)
 
 
 def test_an_id_of_two_images_is_an_error(scans, make):
