@@ -167,7 +167,8 @@ def test_coco(coco_tree, caplog):
     assert datasets["train"].domain == "general"
     lines = [r.getMessage() for r in caplog.records if r.name == builders.__name__]
     assert lines == [
-        "coco2014_caption: read 4, kept 3 (train 3) | dropped 1: 1 without caption",
+        "coco2014_caption: read 4, kept 3 (train 3) | dropped 1: 1 without caption | "
+        "1 empty captions beside others, left out",
     ]
 
 

@@ -53,6 +53,7 @@ class CaptionTableBuilder(MedCapBuilder):
                         "image_id": _COLUMN,
                         "split": _COLUMN,
                         "group_id": _COLUMN,
+                        "domain": _COLUMN,
                     }
                 ),
                 "format": Key(str, choices=("auto", *FORMATS)),
@@ -109,8 +110,13 @@ class CaptionTableBuilder(MedCapBuilder):
     def _table(
         self, path: Path, split: str | None, settings: Settings, report: ReadReport
     ) -> list[MedCapRecord]:
-        info = settings["build_info"]
-        return list(
+        """Returns the records of a table that are of the section's domain.
+
+        A batch holds one domain, and a data set belongs to one; a table of both is read by two
+        sections.
+        """
+        info, domain = settings["build_info"], settings["domain"]
+        found = list(
             read_table(
                 path,
                 locate(info["images"]) if info.get("images") else None,
@@ -118,10 +124,13 @@ class CaptionTableBuilder(MedCapBuilder):
                 columns=info.get("columns"),
                 options=_options(info),
                 source=self.NAME,
-                domain=settings["domain"],
+                domain=domain,
                 report=report,
             )
         )
+        for other in (record for record in found if record.domain != domain):
+            report.discard(f"of domain {other.domain}, not {domain}", 1, other.split)
+        return [record for record in found if record.domain == domain]
 
 
 def _options(info: Settings) -> TableOptions:

@@ -1,7 +1,8 @@
 """Reader of COCO captions: COCO's own annotation files, and the lists that LAVIS uses.
 
 COCO: ``{"images": [{"id", "file_name"}], "annotations": [{"image_id", "caption"}]}``.
-LAVIS (Karpathy splits): ``[{"image": "val2014/COCO_val2014_….jpg", "caption": str or [str]}]``.
+LAVIS (Karpathy splits): ``[{"image": "val2014/COCO_val2014_….jpg", "caption": str or [str]}]``,
+and perhaps ``"image_id"``.
 Karpathy's own ``dataset_coco.json``: ``{"images": [{"filepath": "val2014", "filename", "split",
 "sentences": [{"raw"}]}]}``, one file for all splits; ``restval`` is trained on.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -45,6 +47,11 @@ def read_coco(
     ``train2014/`` or ``val2014/``. A record whose image is nowhere names the place where it was
     expected; whether that is an error is for the caller to say.
 
+    ``image_id`` is the file name without folder and extension. Of a LAVIS list it is the written
+    one, except for files named as COCO names them: of these LAVIS' training list has ids of its
+    own, its others have none, and an image is to have one id everywhere. Names that differ in the
+    folder only keep it.
+
     Args:
         annotation_file: COCO captions file or LAVIS list.
         image_root: Folder with the images or with ``train2014/`` and ``val2014/``.
@@ -63,16 +70,23 @@ def read_coco(
     )
     root = require(Path(image_root), "the COCO image folder", f"{prefix}.images.storage")
     index = FolderIndex()
-    for name, raw in _grouped(read_json(path), path, split).items():
+    content = read_json(path)
+    grouped = _grouped(content, path, split)
+    written = _written_ids(content) if isinstance(content, list) else {}
+    stems = Counter(PurePosixPath(name).stem for name in grouped)
+    for name, raw in grouped.items():
         captions = usable_captions(raw)
         if not captions:
             report.dropped["without caption"] += 1
             continue
+        blank = sum(not isinstance(text, str) or not text.strip() for text in raw)
+        if blank:
+            report.notes["empty captions beside others, left out"] += blank
         report.kept[split] += 1
         yield MedCapRecord(
             image=str(_locate(root, safe_name(name, str(path)), path, index)),
             captions=captions,
-            image_id=PurePosixPath(name).stem,
+            image_id=written.get(name) or _id_of_name(name, stems),
             split=split,
             group_id=None,
             source=source,
@@ -123,6 +137,21 @@ def _group_lavis(content: list[Any]) -> dict[str, list[Any]]:
         several = caption if isinstance(caption, list) else [caption]
         captions.setdefault(str(entry["image"]), []).extend(several)
     return captions
+
+
+def _written_ids(content: list[dict[str, Any]]) -> dict[str, str]:
+    """Returns the ids that a LAVIS list gives to its images; none for those of COCO."""
+    ids: dict[str, str] = {}
+    for entry in content:
+        name, image_id = str(entry["image"]), entry.get("image_id")
+        if image_id not in (None, "") and not _FOLDER_IN_NAME.match(PurePosixPath(name).name):
+            ids.setdefault(name, str(image_id))
+    return ids
+
+
+def _id_of_name(name: str, stems: Counter[str]) -> str:
+    path = PurePosixPath(name)
+    return path.stem if stems[path.stem] == 1 else str(path.with_suffix(""))
 
 
 def _locate(root: Path, name: str, annotation_file: Path, index: FolderIndex) -> Path:

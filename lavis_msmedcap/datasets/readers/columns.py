@@ -30,6 +30,7 @@ USUAL: dict[str, tuple[str, ...]] = {
         *("group_id", "group", "patient_id", "patientid", "patient", "subject_id", "subject"),
         *("study_id", "article", "article_id", "pmcid", "pmc_id", "pmc", "pdf_hash"),
     ),
+    "domain": ("domain",),
 }
 NEEDED = ("image", "caption")
 
@@ -44,6 +45,7 @@ class Columns:
         image_id: Identifier; None takes the image as it is written.
         split: train, val or test; None if the table does not tell.
         group_id: Patient or article; None if the table does not tell.
+        domain: general or medical; None if the table does not tell.
     """
 
     image: str
@@ -51,11 +53,13 @@ class Columns:
     image_id: str | None = None
     split: str | None = None
     group_id: str | None = None
+    domain: str | None = None
 
     @property
     def all(self) -> tuple[str, ...]:
         """Every column that is read, each once."""
-        names = (self.image, *self.captions, self.image_id, self.split, self.group_id)
+        others = (self.image_id, self.split, self.group_id, self.domain)
+        names = (self.image, *self.captions, *others)
         return tuple(dict.fromkeys(name for name in names if name is not None))
 
 
@@ -105,6 +109,7 @@ def choose_columns(found: Sequence[str], given: ColumnMap, table: str, key: str)
         image_id=one["image_id"],
         split=one["split"],
         group_id=one["group_id"],
+        domain=one["domain"],
     )
 
 

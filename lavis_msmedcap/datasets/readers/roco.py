@@ -121,7 +121,7 @@ def _captions(folder: Path, report: ReadReport) -> dict[str, list[str]]:
             continue
         roco_id = safe_name(roco_id.strip(), f"{path}, line {number}")
         if roco_id in captions:
-            report.notes["repeated ids"] += 1
+            report.dropped["with a repeated id, the caption added to the first"] += 1
         captions.setdefault(roco_id, []).append(caption)
     return captions
 

@@ -27,6 +27,7 @@ _COLUMNS = {
     "image_id": "id",
     "split": None,
     "group_id": None,
+    "domain": None,
 }
 _ARTICLE = re.compile(r"PMC\d+")
 

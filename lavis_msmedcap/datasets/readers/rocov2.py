@@ -69,7 +69,11 @@ def read_rocov2(
             table,
             image_folder(base, split) if from_csv else None,
             split=split,
-            columns={**(_CSV_COLUMNS if from_csv else _PARQUET_COLUMNS), "group_id": None},
+            columns={
+                **(_CSV_COLUMNS if from_csv else _PARQUET_COLUMNS),
+                "group_id": None,
+                "domain": None,
+            },
             options=TableOptions(format="csv" if from_csv else "parquet"),
             source=source,
             domain=domain,

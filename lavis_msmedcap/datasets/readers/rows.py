@@ -14,7 +14,12 @@ from typing import Any, Union
 from lavis_msmedcap.common.errors import DataError
 from lavis_msmedcap.datasets.readers.files import json_lines, read_json
 from lavis_msmedcap.datasets.readers.parquet import FILES, parquet_columns, parquet_rows
-from lavis_msmedcap.datasets.readers.sniffing import FALLBACK, sniff_encoding, sniff_layout
+from lavis_msmedcap.datasets.readers.sniffing import (
+    FALLBACK,
+    sniff_encoding,
+    sniff_layout,
+    swallows_rows,
+)
 
 FORMATS = ("csv", "tsv", "jsonl", "json", "parquet")
 
@@ -81,6 +86,7 @@ class TextTable(Table):
         self._encoding = options.encoding or sniff_encoding(path)
         separator = options.separator or ("\t" if options.format == "tsv" else None)
         self._layout = sniff_layout(path, self._encoding, separator, options.quotes)
+        self._quotes_told = options.quotes is not None
         guessed = self._encoding == FALLBACK and not options.encoding
         notes = [f"{path.name} read as {FALLBACK}, not being UTF-8"] if guessed else []
         _, header = next(self._fields(path), (0, []))
@@ -92,10 +98,22 @@ class TextTable(Table):
             )
 
     def rows(self, columns: Sequence[str]) -> Iterator[tuple[int, Cells]]:
-        """Yields (line that the row ends on, cells)."""
+        """Yields (line that the row ends on, cells).
+
+        Raises:
+            DataError: If a row seems to be several that a quotation mark joins.
+        """
         places = [(name, self.columns.index(name)) for name in columns]
         width = len(self.columns)
         for number, fields in islice(self._fields(self.path), 1, None):
+            if not self._quotes_told and swallows_rows(fields, self._layout.separator, width):
+                lines = sum(field.count("\n") for field in fields)
+                raise DataError(
+                    f"{self.path}, line {number - lines}: a field in quotes goes on for "
+                    f"{lines + 1:,} lines, to line {number}, some of which look like rows; set "
+                    "quotes: false if a quotation mark is plain text, or quotes: true if all of "
+                    "it is one field"
+                )
             if len(fields) == width:
                 yield number, {name: fields[place] for name, place in places}
             else:

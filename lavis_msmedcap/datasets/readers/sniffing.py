@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import csv
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +16,9 @@ FALLBACK = "cp1252"
 
 _HEAD = 2**18  # characters that a guess is made from: a few hundred captions
 _CHUNK = 2**20
+_NAME = re.compile(r"\S*[\d.]\S*")  # a file or an id rather than a word
+_DIGITS = re.compile(r"\d+")
+_LETTERS = re.compile(r"[^\W\d_]+")
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF16_LE, "utf-16"),
@@ -66,7 +70,9 @@ def sniff_layout(path: Path, encoding: str, separator: str | None, quotes: bool 
     """Returns the layout under which the largest share of rows has as many fields as the first.
 
     Quotes count where they are well-formed. Where they are not, they are text if every row fits
-    without them; if not, they count, so that reading on names the malformed row.
+    without them; if not, they count, so that reading on names the malformed row. They are text
+    as well if every row of the whole file fits without them while they make one row of several,
+    see `swallows_rows`.
 
     Args:
         path: Text table whose first row names the columns.
@@ -89,7 +95,57 @@ def sniff_layout(path: Path, encoding: str, separator: str | None, quotes: bool 
     lines = [f"{line}\n" for line in head.split("\n") if line]
     separators = (separator,) if separator else SEPARATORS
     layouts = [Layout(s, _quotes(lines, s) if quotes is None else quotes) for s in separators]
-    return max(layouts, key=lambda layout: _fit(lines, layout))  # the first of equals
+    best = max(layouts, key=lambda layout: _fit(lines, layout))  # the first of equals
+    if best.quotes and quotes is None and _quotes_are_text(path, encoding, best.separator):
+        return best._replace(quotes=False)
+    return best
+
+
+def swallows_rows(fields: Sequence[str], separator: str, width: int) -> bool:
+    """Tells whether a row that was read with quotes is several rows.
+
+    A quotation mark that begins a caption and is text makes one field of all that follows, up to
+    the next mark that ends one. A field that really has several lines does not look so: a line of
+    it hardly ever has as many separators as a row, and beside that a name where the row has one.
+
+    Args:
+        fields: The row.
+        separator: The separator of the table.
+        width: Number of its columns.
+    """
+    if not any("\n" in field for field in fields):
+        return False
+    first, *others = separator.join(fields).split("\n")
+    shapes = [_shape(cell) for cell in first.split(separator)]
+    for line in others:
+        cells = line.split(separator)
+        if len(cells) == width and any(s and s == _shape(c) for c, s in zip(cells, shapes)):
+            return True
+    return False
+
+
+def _shape(cell: str) -> str:
+    """Returns what the names of a column have in common: "12-b.png" is "0-a.a"; "" for text."""
+    name = cell.strip("\r")
+    if not _NAME.fullmatch(name):
+        return ""
+    return _LETTERS.sub("a", _DIGITS.sub("0", name))
+
+
+def _quotes_are_text(path: Path, encoding: str, separator: str) -> bool:
+    """Tells whether all rows of a file fit without quotes and some are swallowed with them."""
+    try:
+        with path.open(encoding=encoding, newline="\n") as file:
+            separators = file.readline().count(separator)
+            if any(line.strip() and line.count(separator) != separators for line in file):
+                return False
+            file.seek(0)
+            reader = csv.reader(file, delimiter=separator, strict=True)
+            return any(swallows_rows(fields, separator, separators + 1) for fields in reader)
+    except csv.Error:
+        return True
+    except UnicodeError as error:
+        raise DataError(f"{path} is not {encoding}: {error}; set encoding") from error
 
 
 def _quotes(lines: Sequence[str], separator: str) -> bool:

@@ -9,16 +9,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lavis_msmedcap.common.errors import DataError
 from lavis_msmedcap.datasets.readers.columns import ColumnMap, Columns, choose_columns
 from lavis_msmedcap.datasets.readers.files import require, split_of, usable_captions
 from lavis_msmedcap.datasets.readers.lookup import ImageFinder
 from lavis_msmedcap.datasets.readers.parquet import cell_place
 from lavis_msmedcap.datasets.readers.report import ReadReport
 from lavis_msmedcap.datasets.readers.rows import Table, TableOptions, open_table
-from lavis_msmedcap.datasets.records import MEDICAL, MedCapRecord
+from lavis_msmedcap.datasets.records import DOMAINS, MEDICAL, MedCapRecord
 
-# what other programs write into an empty cell
-_EMPTY = frozenset({"", "nan", "none", "null", "n/a", "<na>"})
+# what people and programs write into an empty cell
+_EMPTY = frozenset({"", "-", "--", "nan", "na", "n/a", "n.a.", "#n/a", "<na>", "none", "null"})
+_UNTOLD = _EMPTY | {"unknown"}  # of a patient or a caption; an image may be called so
 _LIST_STARTS = ('["', "['", "[ ")
 _LONGEST_LIST = 100_000  # characters
 
@@ -45,11 +47,12 @@ def read_table(
         columns: Columns by what they hold; those not given are guessed from usual names.
         options: What is known about the file; the rest is found out.
         source: Registered dataset name.
-        domain: Domain of the records.
+        domain: Domain of the records of rows that do not tell it in a column.
         report: Where to count.
 
     Raises:
-        DataError: If the table cannot be read, a column is not found, or an image name is unsafe.
+        DataError: If the table cannot be read, a column is not found, an image name is unsafe, or
+            a domain is unknown.
     """
     report = ReadReport(source) if report is None else report
     key = f"datasets.{source}.build_info"
@@ -58,7 +61,7 @@ def read_table(
     for note in table.notes:
         report.notes[note] += 1
     folder = path.parent if images is None else require(images, "the folder", f"{key}.images")
-    reader = _RowReader(table, chosen, ImageFinder(folder), split, source, domain)
+    reader = _RowReader(table, chosen, ImageFinder(folder), split, source, domain, report)
     for number, cells in table.rows(chosen.all):
         found = reader.read(number, cells)
         if isinstance(found, str):
@@ -92,9 +95,11 @@ class _RowReader:
         split: str | None,
         source: str,
         domain: str,
+        report: ReadReport,
     ) -> None:
         self._table, self._columns, self._images = table, columns, images
         self._split, self._source, self._domain = split, source, domain
+        self._report = report
         self._in_cells = table.holds_files(columns.image)
 
     def read(self, number: int, cells: Mapping[str, Any] | None) -> MedCapRecord | str:
@@ -109,7 +114,10 @@ class _RowReader:
             if split is None:
                 return f"of split {word!r}" if word else "without split"
         captions = usable_captions(
-            text for name in columns.captions for text in _texts(cells.get(name))
+            text
+            for name in columns.captions
+            for text in _texts(cells.get(name))
+            if not self._untold(text)
         )
         if not captions:
             return "without caption"
@@ -123,6 +131,8 @@ class _RowReader:
             image = self._images.find(written, self._table.where(number))
         image_id = as_text(cells.get(columns.image_id)) if columns.image_id else ""
         group = as_text(cells.get(columns.group_id)) if columns.group_id else ""
+        if columns.group_id and self._untold(cells.get(columns.group_id)):
+            group = ""
         return MedCapRecord(
             image=image,
             captions=captions,
@@ -130,8 +140,27 @@ class _RowReader:
             split=split,
             group_id=group or None,
             source=self._source,
-            domain=self._domain,
+            domain=self._domain_of(number, cells),
         )
+
+    def _untold(self, cell: Any) -> bool:
+        """Tells whether a cell is text that says that there is nothing; counts it."""
+        text = cell.strip().lower() if isinstance(cell, str) else ""
+        if not text or text not in _UNTOLD:
+            return False
+        self._report.notes["cells that say NA, unknown or the like, read as empty"] += 1
+        return True
+
+    def _domain_of(self, number: int, cells: Mapping[str, Any]) -> str:
+        column = self._columns.domain
+        word = as_text(cells.get(column)).lower() if column else ""
+        if word and word not in DOMAINS:
+            raise DataError(
+                f"{self._table.where(number)}: {column} is {word!r}; expected "
+                f"{' or '.join(DOMAINS)}. If the column tells something else, set "
+                f"datasets.{self._source}.build_info.columns.domain: null"
+            )
+        return word or self._domain
 
 
 def as_text(cell: Any) -> str:
@@ -153,7 +182,7 @@ def _texts(cell: Any) -> Sequence[Any]:
     """Returns the captions of a cell: one, or those of a list, which in text is written out."""
     if isinstance(cell, (list, tuple)):
         return cell
-    if not isinstance(cell, str) or cell.strip().lower() in _EMPTY:
+    if not isinstance(cell, str):
         return ()
     text = cell.strip()
     if text.startswith(_LIST_STARTS) and text.endswith("]") and len(text) < _LONGEST_LIST:

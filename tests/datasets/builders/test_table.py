@@ -110,6 +110,20 @@ def test_splits_of_a_column_and_of_several_tables(folder):
     assert splits_of({"build_info": tables}) == ("train", "val")
 
 
+def test_a_table_of_both_domains_is_read_by_two_sections(folder):
+    head, *rows = _rows(folder)
+    mixed = [[*row, "general" if i % 3 == 0 else "medical"] for i, row in enumerate(rows)]
+    table = _write(folder / "mixed.csv", [[*head, "domain"], *mixed])
+    info = {"table": {"train": table}, "images": str(folder / "scans")}
+    read = {domain: _build(build_info=info, domain=domain) for domain in ("medical", "general")}
+    assert {domain: _sizes(data) for domain, data in read.items()} == {
+        "medical": {"train": 8},
+        "general": {"train": 4},
+    }
+    assert {r.domain for r in read["general"]["train"].records} == {"general"}
+    assert read["medical"]["train"].facts["dropped"] == {"of domain general, not medical": 4}
+
+
 def test_a_folder_of_tables_is_split_by_their_names(folder):
     head, *rows = _rows(folder)
     tables = folder / "tables"

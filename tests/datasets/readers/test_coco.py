@@ -7,6 +7,7 @@ import pytest
 from lavis_msmedcap.common.errors import DataError
 from lavis_msmedcap.datasets.readers.coco import read_coco
 from lavis_msmedcap.datasets.readers.report import ReadReport
+from lavis_msmedcap.datasets.readers.selection import merge_repeated
 
 
 def _annotations(coco_tree):
@@ -28,7 +29,8 @@ def test_captions_are_grouped_by_image(coco_tree):
     assert report.dropped == {"without caption": 1}
     assert report.n_read == 4
     assert report.summary() == (
-        "coco2014_caption: read 4, kept 3 (train 3) | dropped 1: 1 without caption"
+        "coco2014_caption: read 4, kept 3 (train 3) | dropped 1: 1 without caption | "
+        "1 empty captions beside others, left out"
     )
 
 
@@ -70,6 +72,24 @@ def test_lavis_lists_in_both_forms(tmp_path, make):
     path = make.write(tmp_path / "coco_karpathy_test.json", json.dumps(test))
     (record,) = read_coco(path, tmp_path, "test")
     assert record.captions == ("One.", "Two.")
+
+
+def test_images_of_one_name_in_two_folders_are_two(tmp_path, make):
+    """Whether the list gives ids, as LAVIS' for training do, or not."""
+    names = ["p0/000.png", "p1/000.png", "p1/001.png"]
+    for seed, name in enumerate(names):
+        make.save(tmp_path / name, seed=seed)
+    listed = [{"image": name, "caption": f"Scan {name}."} for name in names]
+    path = make.write(tmp_path / "mine.json", json.dumps(listed))
+    records = list(read_coco(path, tmp_path, "train"))
+    assert [r.image_id for r in records] == ["p0/000", "p1/000", "001"]
+    for number, entry in enumerate(listed):
+        entry["image_id"] = [f"P{number}", number][number % 2]
+    listed.append({**listed[0], "caption": "Another text."})
+    make.write(path, json.dumps(listed))
+    records = merge_repeated(list(read_coco(path, tmp_path, "train")))
+    assert [r.image_id for r in records] == ["P0", "1", "P2"]
+    assert records[0].captions == ("Scan p0/000.png.", "Another text.")
 
 
 @pytest.mark.parametrize("name", ["../secret.jpg", "/etc/passwd", "a/../../b.jpg", "C:\\x.jpg", ""])

@@ -142,6 +142,63 @@ def test_too_few_groups_to_fill_every_split():
     assert len(split_by_group([_record(1)], FRACTIONS, 0, fill=True)) == 1
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_an_image_never_stands_in_two_splits(tmp_path, seed):
+    """Whatever its rows say: an id per caption, a patient in one row only, two ways to write it."""
+    (tmp_path / "linked").symlink_to(tmp_path)
+    records = []
+    for number in range(60):
+        image = f"{tmp_path}/{number}.png"
+        records += [
+            _record(number * 4, image=image),
+            _record(number * 4 + 1, image=image),
+            _record(number * 4 + 2, f"patient{number}", image=image),
+            _record(number * 4 + 3, image=f"{tmp_path}/linked/{number}.png"),
+            # the patient's other image
+            _record(1000 + number, f"patient{number}", image=f"{tmp_path}/{number}-b.png"),
+        ]
+    assigned = split_by_group(records, FRACTIONS, seed, fill=True)
+    by_patient = [{r.split for r in assigned[i : i + 5]} for i in range(0, 300, 5)]
+    assert [len(splits) for splits in by_patient] == [1] * 60
+    assert set.union(*by_patient) == set(FRACTIONS)
+    # the patient's name decides, as without the rows that lack it
+    alone = split_by_group(records[4::5], FRACTIONS, seed)
+    assert [r.split for r in alone] == [r.split for r in assigned[4::5]]
+
+
+def test_slices_of_a_scan_stay_together_and_members_of_an_archive_do_not():
+    slices = [_record(i, image=f"/d/{i % 9}.nii.gz::slice={i}") for i in range(90)]
+    splits = {}
+    for record in split_by_group(slices, FRACTIONS, 0):
+        assert splits.setdefault(record.image.partition("::")[0], record.split) == record.split
+    members = [_record(i, image=f"/d/0.tar::bytes={i}+1") for i in range(90)]
+    assert {r.split for r in split_by_group(members, FRACTIONS, 0)} == set(FRACTIONS)
+    assert len(merge_repeated(slices)) == 90
+
+
+def test_filled_splits_are_told():
+    report = ReadReport("caption_table")
+    split_by_group([_record(i) for i in range(3)], FRACTIONS, 0, report, fill=True)
+    (note,) = report.notes
+    assert "of 3 groups moved to fill an empty split; more data may move them" in report.summary()
+    assert report.notes[note] > 0
+    many = ReadReport("caption_table")
+    split_by_group([_record(i) for i in range(300)], FRACTIONS, 0, many, fill=True)
+    assert not many.notes
+
+
+def test_rows_of_one_image_become_one_record_whatever_their_ids(tmp_path):
+    (tmp_path / "linked").symlink_to(tmp_path)
+    first = _record(1, image=f"{tmp_path}/1.png")
+    second = replace(
+        _record(2, "P1", image=f"{tmp_path}/linked/1.png"), captions=("Another caption.",)
+    )
+    expected = replace(first, captions=("A caption.", "Another caption."), group_id="P1")
+    assert merge_repeated([first, second]) == [expected]
+    with pytest.raises(DataError, match=r"image id image2 .* stands for two images"):
+        merge_repeated([first, second, _record(2, image=f"{tmp_path}/2.png")])
+
+
 def test_repeated_images_become_one_record_where_the_first_stood():
     first, second = _record(1), _record(2)
     report = ReadReport("medicat", kept=Counter(train=4))

@@ -98,6 +98,39 @@ def test_malformed_quotes_never_shift_captions(scans, make):
             _read(table)
 
 
+@pytest.mark.parametrize("stray", [400, 4900])
+def test_a_stray_quotation_mark_swallows_no_rows(make, tmp_path, stray):
+    """In the head that the layout is guessed from, or far behind it."""
+    text = "Axial CT number {} of the chest with a small nodule, seen in the upper lobe twice."
+    rows = [f"{i}.png\t{text.format(i)}" for i in range(5000)]
+    rows[stray] = f'{stray}.png\t"Target sign of the bowel'
+    rows[stray + 60] = f'{stray + 60}.png\tNeedle length 5"'
+    table = make.write(tmp_path / "t.tsv", "\n".join(["image\tcaption", *rows]) + "\n")
+    records, report = _read(table)
+    assert len(records) == report.n_read == 5000
+    assert records[stray].captions == ('"Target sign of the bowel',)
+    assert records[stray + 60].captions == ('Needle length 5"',)
+
+
+def test_a_stray_quotation_mark_beside_real_quotes_is_told(make, tmp_path):
+    rows = ["image,caption", '0.png,"CT, contrast"', "1.png,Plain", '2.png,"Target sign']
+    rows += ["3.png,Needle", '4.png,Length 5"', "5.png,Plain"]
+    table = make.write(tmp_path / "t.csv", "\n".join(rows))
+    with pytest.raises(DataError, match=r"line 4: a field .* 3 lines, to line 6.*quotes: false"):
+        _read(table)
+    records, _ = _read(table, options=TableOptions(quotes=True))
+    assert [r.image_id for r in records] == ["0.png", "1.png", "2.png", "5.png"]
+    assert records[2].captions == ("Target sign\n3.png,Needle\n4.png,Length 5",)
+
+
+def test_a_report_of_several_lines_is_one_field(make, tmp_path):
+    reports = ["Heart normal.\nNo effusion, no pneumothorax.", "Liver:\n2 cysts, 3.5 cm\n1.5,2.5"]
+    rows = [["image", "caption"], *([f"{i}.png", report] for i, report in enumerate(reports))]
+    for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL):
+        table = make.write(tmp_path / "t.csv", _csv(rows, quoting=quoting))
+        assert [r.captions[0] for r in _read(table)[0]] == reports
+
+
 def test_dirt_is_counted_by_reason(scans, make):
     rows = [
         ["Image Path", "Report", "Set", "PatientID", "age"],
@@ -138,7 +171,10 @@ def test_dirt_is_counted_by_reason(scans, make):
     assert report.dropped["repeated image"] == 2
     assert report.dropped["with captions of fewer than 2 words"] == 1
     assert report.dropped["image missing"] == 1
-    assert report.notes == {"repeated images with another caption, which was added": 1}
+    assert report.notes == {
+        "repeated images with another caption, which was added": 1,
+        "cells that say NA, unknown or the like, read as empty": 1,
+    }
     assert report.n_read == 14
     val, *test = [r for r in records if r.split != "train"]
     assert (val.image_id, val.group_id) == ("4.png", None)
@@ -262,6 +298,45 @@ def test_settings_that_do_not_fit_are_told(scans, make):
 )  # fmt: skip
 def test_cells_as_text(cell, text):
     assert as_text(cell) == text
+
+
+@pytest.mark.parametrize("word", ["NA", "n/a", "None", "null", "nan", " - ", "Unknown", "#N/A"])
+def test_words_for_nothing_are_neither_patient_nor_caption(scans, make, word):
+    rows = [
+        ["image", "findings", "impression", "patient_id"],
+        ["1.png", "A nodule.", word, word],
+        ["2.png", word, word, "P2"],
+        ["3.png", "Unknown mass.", "", "P-1"],
+    ]
+    columns = {"caption": ["findings", "impression"]}
+    records, report = _read(make.write(scans / "t.csv", _csv(rows)), columns=columns)
+    assert [(r.image_id, r.captions, r.group_id) for r in records] == [
+        ("1.png", ("A nodule.",), None),
+        ("3.png", ("Unknown mass.",), "P-1"),
+    ]
+    assert report.dropped == {"without caption": 1}
+    assert report.notes == {"cells that say NA, unknown or the like, read as empty": 4}
+    listed = [{"image": "1.png", "caption": [word, "A nodule."]}]
+    (record,), _ = _read(make.write(scans / "t.json", json.dumps(listed)))
+    assert record.captions == ("A nodule.",)
+
+
+def test_rows_may_tell_their_domain(scans, make):
+    rows = [
+        ["image", "caption", "Domain"],
+        ["1.png", "A scan.", "medical"],
+        ["2.png", "A dog.", "General"],
+        ["3.png", "Another.", ""],
+    ]
+    table = make.write(scans / "t.csv", _csv(rows))
+    assert [r.domain for r in _read(table)[0]] == ["medical", "general", "medical"]
+    assert {r.domain for r in _read(table, columns={"domain": None})[0]} == {"medical"}
+    rows[2][2] = "chest"
+    make.write(table, _csv(rows))
+    with pytest.raises(
+        DataError, match=r"line 3: Domain is 'chest'; expected general or medical.*domain: null"
+    ):
+        _read(table)
 
 
 def test_an_id_of_two_images_is_an_error(scans, make):
