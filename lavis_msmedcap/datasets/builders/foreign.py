@@ -124,6 +124,15 @@ class ForeignDataset(Dataset[dict[str, Any]]):
             for annotation in self._annotations
         ]
 
+    def read_picture(self, image: str) -> Image.Image:
+        """Reads an image of `records` as LAVIS' datasets do, but strictly.
+
+        Raises:
+            BadImageError: If it cannot be read.
+        """
+        with self._naming(image):
+            return Image.open(image).convert("RGB")
+
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Returns a sample with the keys that samples of this package have.
 
