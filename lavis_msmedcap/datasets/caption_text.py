@@ -15,10 +15,10 @@ from collections.abc import Callable, Collection, MutableMapping
 # every character that some tool takes for the end of a line, other controls, blanks of any width,
 # and the invisible operators that MathML leaves in captions
 _TO_SPACE = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u00a0\u1680\u2000-\u200b\u2028\u2029\u202f\u205f\u2061-\u2064\u3000]"
+    "[\x00-\x1f\x7f-\x9f\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u2061-\u2064\u3000]"
 )
 # marks that only say where a line may break or how letters join
-_TO_NOTHING = re.compile("[\u00ad\u200c-\u200f\u202a-\u202e\u2060\ufeff]")
+_TO_NOTHING = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060\ufeff]")
 _SPACES = re.compile(" {2,}")
 
 _FIGURE_PREFIX = re.compile(
@@ -26,8 +26,9 @@ _FIGURE_PREFIX = re.compile(
     ^\W*
     (?:suppl(?:ementa(?:ry|l)|\.)?\s*)?
     fig(?:ure)?s?\b\.?\s*
+    (?![1-4](?-i:D)\s+\w)                            # "Figure 3D CT": a panel, or 3D CT
     [a-z]?\d+(?:\.\d+)*                              # 2, S1, 2.1
-    (?:\s?[a-h](?:\s?[-\u2013,&]\s?[a-h])*(?![\w]))?  # 2a, 2a-c
+    (?:\s?[a-h](?:\s?[-\u2013,&]\s?[a-h])*(?!\w|[\-\u2013]\w))?  # 2a, 2a-c, not B-mode
     (?:
         \s*[.:;|)\]\-\u2013\u2014]+(?!\d)\s*         # "Figure 2." "Fig. 3:" "Fig 1a |"
       | \s+(?-i:(?=[A-Z0-9(\[]))                     # "Figure 2 CT scan", but not "Figure 2 shows"
@@ -39,13 +40,25 @@ _FIGURE_PREFIX = re.compile(
 
 _LETTER = r"[A-Ha-h]"
 _LETTERS = rf"{_LETTER}(?:\s?(?:[-\u2013,&]|and)\s?{_LETTER})*"
+_JOINED = r"\s*(?:,\s*(?:and\s+)?|&\s*|and\s+)"
+# genera are shortened to a letter; the species that articles name, where they begin with a capital
+_SPECIES = (
+    r"(?i:coli|pylori|difficile|cepacia|fae?cal\w+|fae?cium|influenzae|albicans|fumigatus|"
+    r"baumannii|granulosus|histolytica|perfringens|botulinum|fragilis|cloacae|trachomatis|"
+    r"neoformans|lamblia|duodenal\w+|niger|flavus|henselae|burgdorferi|pertussis|anthracis|"
+    r"cereus|multilocularis|jejuni|immitis|psittaci|pneumoniae|aerogenes|diphtheriae|"
+    r"dermatitidis|ducreyi|glabrata|auris|abortus|melitensis|medinensis|hepatica|lumbricoides)\b"
+)
 _PANEL_PREFIX = re.compile(
     rf"""
     ^\W*?
     (?:
-        [(\[]\s?(?:panels?\s)?{_LETTERS}\s?[)\]]\s*[.:,;\-\u2013]?\s*   # (A) [b] (a-c) (A):
+        [(\[]\s?(?:panels?\s)?{_LETTERS}\s?[)\]]                         # (A) [b] (a-c) (A):
+        (?:{_JOINED}[(\[]\s?{_LETTERS}\s?[)\]])*\s*[.:,;\-\u2013]?\s*   # (A) and (B)
+      | {_LETTERS}\s?\)(?:{_JOINED}{_LETTERS}\s?\))*\s+                  # A) and B)
       | {_LETTERS}\s?[):]\s+                                            # A) a:
       | {_LETTERS}\.\s+(?=[A-Z0-9(])      # "A. Axial CT", but not "C. difficile colitis"
+        (?![A-Z]\.|{_SPECIES})             # nor "A. P. view", "E. Coli"
     )
     """,
     re.VERBOSE,
@@ -75,14 +88,24 @@ _POINTERS = re.compile(
     re.VERBOSE | re.IGNORECASE,
 )
 
+_UNIT = (
+    r"(?:[numck\u00b5\u03bc]?m[23\u00b2\u00b3]?|inch(?:es)?|mmhg|cmh2o|[m\u00b5\u03bck]?g|[md]?l|cc|"
+    r"iu|units?|[mk]?hz|h\.?u\.?|hounsfield|[mc]?gy|m?sv|kvp?|mas?|[mgk]?bq|m?ci|"
+    r"t(?:esla)?|bpm|beats|fr(?:ench)?|gauge|"
+    r"m?s(?:ec(?:ond)?s?)?|min(?:ute)?s?|h(?:ou)?rs?|days?|weeks?|months?|years?|yrs?|"
+    r"deg(?:ree)?s?|percent|times|points?|cases|patients|slices|frames)"
+)
 # numbers alone, as in "[12]", "[3, 5-7]", "[Ref. 4]"; not in "[2.5]", "[95% CI]", "(12)"
 _CITATION = re.compile(
-    r"""
+    rf"""
     \s*
     \[\s*(?:ref(?:erence)?s?\.?\s*)?
-    \d{1,3}(?:\s*[,;\-\u2013]\s*\d{1,3})*
+    (?!0)                            # "[0, 10]" is a range
+    \d{{1,3}}(?:\s*[,;\-\u2013]\s*\d{{1,3}})*
     \s*\]
-    (?![\-\u2013]?\w)  # "[18]F-FDG" is an isotope, "[2]-methyl" a position
+    (?![\-\u2013]?\w)                # "[18]F-FDG" is an isotope, "[2]-methyl" a position
+    (?!\s+(?-i:[A-Z][a-z]?)-\w)      # "[18] F-FDG" too
+    (?!\s*(?:[%\u00b0\u00d7]|{_UNIT}(?!\w)))  # "[10-20] mm" is a measurement
     """,
     re.VERBOSE | re.IGNORECASE,
 )

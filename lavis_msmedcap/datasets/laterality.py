@@ -9,8 +9,9 @@ words                                     `names_side`  `can_swap`
 ========================================  ============  ===========
 left, right, left-sided, rightward        yes           yes
 right angle, was left in place            yes           no: perhaps no side
-(L), R kidney, LAD, RV, Lt.               yes           no: letters mean other things too
-gauche, droite, links, dexter, sinistra   yes           no: another language, other endings
+right-to-left shunt, right heart failure  yes           no: of the heart, not of the picture
+(L), R kidney, LAD, RV, OD, Lt.           yes           no: letters mean other things too
+gauche, linksseitig, dexter, sinistra     yes           no: another language, other endings
 dextrocardia, situs inversus              yes           no: has no word for its mirror image
 bilateral, upright, copyright, leftover   no            yes
 ========================================  ============  ===========
@@ -35,15 +36,23 @@ _NO_SIDE_PERHAPS = r"""
         untreated|unchanged|undisturbed|intact|to\s+heal|in|the|an?)
   | (?:is|are|was|were|be|been|being|has|have|had|he|she|they|patients?)\s+(?:left|right)(?!-)
 """
+_OF_THE_HEART = r"""
+    (?:left|right)[\s\-\u2013]+to[\s\-\u2013]+(?:left|right)
+  | (?:left|right)(?:[\s-]sided)?[\s-]+heart
+"""
 _ABBREVIATIONS = r"""
     (?<!\d)(?-i:[LR])(?![\w\-'\u2019.]*\d)(?![\-'\u2019]\w)  # R, (L); not 2L, L4, R-CHOP
   | (?-i:[LR])-sided?
+  | (?-i:[LR]-?(?:CC|MLO|ML|LM|XCCL))
   | (?-i:[LR](?:[AV]|[ULM]L|[UL]E|[UL]Q|PA|ICA|MCA|CCA|CA|IJV?|VOT|CC|MLO|AD|CX))
+  | (?-i:[LR](?:VH|VEF|VAD|VEDP|VSP|AA|AE|AO|PO|IMA|BBB|AFB|PFB|HV|PV|RV|SCA|SCV|ECA|ACA|PCA))
+  | (?-i:O[DS])  # eyes
   | [LR]t\.? | (?-i:[LR]T\.?)
 """
 _OTHER_LANGUAGES = r"""
     gauches? | droite?s? | izquierd[oa]s? | derech[oa]s? | esquerd[oa]s? | direit[oa]s?
-  | sinistr[oaie] | destr[oaie] | links | rechts | linke[nrms]? | rechte[nrms]?
+  | sinistr[oaie] | destr[oaie] | (?:links|rechts)[a-z\u00e4\u00f6\u00fc\u00df]* | linke[nrms]?
+  | rechte[nrms]?
   | sinister | dexter | dextra | dextrum | sinistrum
 """
 _MIRROR_HAS_NO_WORD = r"""
@@ -53,7 +62,8 @@ _MIRROR_HAS_NO_WORD = r"""
 _DOUBTFUL = re.compile(
     rf"""
     {_NO_LETTER_BEFORE}
-    (?:{_NO_SIDE_PERHAPS} | {_ABBREVIATIONS} | {_OTHER_LANGUAGES} | {_MIRROR_HAS_NO_WORD})
+    (?:{_NO_SIDE_PERHAPS} | {_OF_THE_HEART} | {_ABBREVIATIONS} | {_OTHER_LANGUAGES}
+      | {_MIRROR_HAS_NO_WORD})
     {_NO_LETTER_BEHIND}
     """,
     re.VERBOSE | re.IGNORECASE,

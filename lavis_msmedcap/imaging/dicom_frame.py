@@ -26,6 +26,7 @@ except ImportError:  # pydicom 2.4
 Array = npt.NDArray[Any]
 
 GREY = ("MONOCHROME1", "MONOCHROME2")
+_COLOURS = ("Red", "Green", "Blue")
 _PACKAGES = {
     "JPEG 2000": "pylibjpeg pylibjpeg-openjpeg",
     "High-Throughput": "pylibjpeg pylibjpeg-openjpeg",
@@ -71,7 +72,9 @@ def _to_known_colours(pixels: Array, dataset: Dataset) -> tuple[Array, str]:
         return pixels, "grey"
     if space == "PALETTE COLOR":
         colours = np.asarray(apply_color_lut(pixels, dataset))[..., :3]
-        return (colours >> 8 if colours.dtype == np.uint16 else colours).astype(np.uint8), "RGB"
+        # some writers say 16 bits of tables whose values are 8 bits, which would come out black
+        deep = colours.dtype == np.uint16 and _largest_of_tables(dataset, colours) > 255
+        return (colours >> 8 if deep else colours).astype(np.uint8), "RGB"
     if pixels.ndim == 3 and (space == "RGB" or space.startswith("YBR")):
         deeper = max(0, int(dataset.BitsStored) - 8)
         return np.clip(pixels >> deeper, 0, 255).astype(np.uint8), "RGB"
@@ -80,6 +83,15 @@ def _to_known_colours(pixels: Array, dataset: Dataset) -> tuple[Array, str]:
         "expected MONOCHROME1, MONOCHROME2, RGB, YBR_FULL, YBR_FULL_422, YBR_ICT, YBR_RCT or "
         "PALETTE COLOR"
     )
+
+
+def _largest_of_tables(dataset: Dataset, colours: Array) -> int:
+    """Returns the largest value of the palette; of segmented tables, the largest one shown."""
+    tables = [dataset.get(f"{name}PaletteColorLookupTableData") for name in _COLOURS]
+    if not all(tables):
+        return int(colours.max())
+    order = "<u2" if dataset.is_little_endian else ">u2"
+    return max(int(np.frombuffer(table[: len(table) // 2 * 2], order).max()) for table in tables)
 
 
 def _pixels_of_pydicom2(dataset: Dataset, index: int, count: int, max_pixels: int) -> Array:

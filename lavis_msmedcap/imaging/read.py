@@ -71,7 +71,7 @@ def read_image(image: str | os.PathLike[str], options: ReadOptions = DEFAULTS) -
     name = os.fspath(image)
     place = parse_place(name)
     try:
-        with _strict_decoding():
+        with strict_decoding():
             return _read(place, options)
     except FileNotFoundError as error:
         raise BadImageError(name, "the file does not exist") from error
@@ -82,6 +82,28 @@ def read_image(image: str | os.PathLike[str], options: ReadOptions = DEFAULTS) -
         reason = " ".join(str(error).split())[:_LONGEST_REASON] or type(error).__name__
         cure = "; fetch the file again" if "truncated" in reason else ""
         raise BadImageError(name, reason + cure) from error
+
+
+@contextmanager
+def strict_decoding() -> Iterator[None]:
+    """Makes Pillow report truncated files for the time of a decode, then restores its setting.
+
+    LAVIS sets Pillow's process-wide ``LOAD_TRUNCATED_IMAGES``, after which half a file decodes to
+    half a picture and grey. Users are counted so that decodes in several threads overlap safely.
+    """
+    global _flag_users, _flag_before
+    with _flag_lock:
+        if _flag_users == 0:
+            _flag_before = ImageFile.LOAD_TRUNCATED_IMAGES
+            ImageFile.LOAD_TRUNCATED_IMAGES = False
+        _flag_users += 1
+    try:
+        yield
+    finally:
+        with _flag_lock:
+            _flag_users -= 1
+            if _flag_users == 0:
+                ImageFile.LOAD_TRUNCATED_IMAGES = _flag_before
 
 
 def _read(place: ImagePlace, options: ReadOptions) -> Image.Image:
@@ -137,25 +159,3 @@ def _unidentified(path: str, head: bytes) -> str:
     if path.lower().endswith(DICOM_SUFFIXES):
         return "named like a DICOM file, but there is no DICM at byte 128; fetch it again"
     return f"not an image format that can be read here (it begins with {start!r})"
-
-
-@contextmanager
-def _strict_decoding() -> Iterator[None]:
-    """Makes Pillow report truncated files for the time of a decode, then restores its setting.
-
-    LAVIS sets Pillow's process-wide ``LOAD_TRUNCATED_IMAGES``, after which half a file decodes to
-    half a picture and grey. Users are counted so that decodes in several threads overlap safely.
-    """
-    global _flag_users, _flag_before
-    with _flag_lock:
-        if _flag_users == 0:
-            _flag_before = ImageFile.LOAD_TRUNCATED_IMAGES
-            ImageFile.LOAD_TRUNCATED_IMAGES = False
-        _flag_users += 1
-    try:
-        yield
-    finally:
-        with _flag_lock:
-            _flag_users -= 1
-            if _flag_users == 0:
-                ImageFile.LOAD_TRUNCATED_IMAGES = _flag_before

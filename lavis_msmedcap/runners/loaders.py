@@ -36,11 +36,13 @@ class EvalData:
         dataset: The datasets, joined.
         expected: Every (dataset, image_id) that must come out, over all ranks; None if a dataset
             does not tell its image ids without loading the images.
+        picks: For each of the joined datasets the samples that are evaluated, over all ranks.
     """
 
     loader: DataLoader[dict[str, Any]]
     dataset: JoinedDataset
     expected: list[Key] | None
+    picks: list[list[int]]
 
 
 class EvalBatchSampler(Sampler[list[int]]):
@@ -169,7 +171,8 @@ def eval_data(
         if pick
     ]
     sampler = EvalBatchSampler(segments, settings.batch_size_eval, get_rank(), get_world_size())
-    return EvalData(_loader(joined, sampler, settings, device), joined, _expected(joined, picks))
+    loader = _loader(joined, sampler, settings, device)
+    return EvalData(loader, joined, _expected(joined, picks), picks)
 
 
 def spread(count: int, most: int | None) -> list[int]:

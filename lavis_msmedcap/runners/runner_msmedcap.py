@@ -27,6 +27,7 @@ from lavis_msmedcap.runners.data_summary import DataBook
 from lavis_msmedcap.runners.domains import check_domains, dataset_domains
 from lavis_msmedcap.runners.environment import environment_text
 from lavis_msmedcap.runners.evaluator import Evaluator
+from lavis_msmedcap.runners.image_check import check_eval_images
 from lavis_msmedcap.runners.interruption import describe_interruption
 from lavis_msmedcap.runners.keeper import Keeper
 from lavis_msmedcap.runners.loaders import check_splits, describe_plan, train_loader
@@ -66,7 +67,8 @@ class RunnerMSMedCap(RunnerBase):
 
     Raises:
         ConfigError: If the ``run:`` section or the datasets cannot work.
-        DataError: If there is too little data for one batch.
+        DataError: If there is too little data for one batch, or, before a training, an image of an
+            evaluation cannot be read.
     """
 
     def __init__(
@@ -91,6 +93,8 @@ class RunnerMSMedCap(RunnerBase):
         self._evaluator = Evaluator(task, datasets, self.settings, device)
         for name, data in self._evaluator.splits.items():
             loaders.setdefault(name, data.loader)
+        if not self.settings.evaluate:  # an evaluation alone meets its images at once
+            check_eval_images(list(self._evaluator.splits.values()))
 
         super().__init__(cfg, task, model, datasets, job_id)
         self._device = device

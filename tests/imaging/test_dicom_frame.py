@@ -66,7 +66,8 @@ def test_colours_that_share_their_chroma(path):
     assert np.abs(np.array(read_image(path)).astype(int) - COLOURS).max() <= 2
 
 
-def test_palette(path):
+@pytest.mark.parametrize("scale", [257, 256, 1])  # 1: values of 8 bits in a table of 16
+def test_palette(path, scale):
     stored = ramp(0, 255, np.uint8)
     tables = {}
     for name, table in (
@@ -75,7 +76,7 @@ def test_palette(path):
         ("Blue", np.full(256, 7)),
     ):
         tables[f"{name}PaletteColorLookupTableDescriptor"] = [256, 0, 16]
-        data = (table * 257).astype("<u2").tobytes()
+        data = (table * scale).astype("<u2").tobytes()
         tables[f"{name}PaletteColorLookupTableData"] = data
     save(make_dicom(stored, PhotometricInterpretation="PALETTE COLOR", **tables), path)
     pixels = np.array(read_image(path))

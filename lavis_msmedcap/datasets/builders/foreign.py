@@ -7,22 +7,37 @@ references of an image that is evaluated. What they lack is taken from their ann
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
 from lavis.datasets.builders.base_dataset_builder import BaseDatasetBuilder
 from omegaconf import OmegaConf
+from PIL import Image
 from torch.utils.data import Dataset
 
-from lavis_msmedcap.common.errors import BadImageError, DataError
+from lavis_msmedcap.common.errors import BadImageError, ConfigError, DataError
 from lavis_msmedcap.datasets.builders.base import MedCapBuilder, locate, plain
 from lavis_msmedcap.datasets.collate import collate
 from lavis_msmedcap.datasets.readers.files import usable_captions
 from lavis_msmedcap.datasets.records import MedCapRecord
+from lavis_msmedcap.datasets.skipping import (
+    ERROR,
+    ON_BAD,
+    SKIP,
+    SKIPPED,
+    SkippedImage,
+    stand_ins,
+)
+from lavis_msmedcap.imaging.read import strict_decoding
 
 logger = logging.getLogger(__package__)
+
+# what Pillow raises about missing, truncated, damaged and oversized files
+_IMAGE_ERRORS = (OSError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError)
 
 
 class ForeignDataset(Dataset[dict[str, Any]]):
@@ -35,6 +50,11 @@ class ForeignDataset(Dataset[dict[str, Any]]):
         domain: ``general`` or ``medical``.
         ratio: Sampling weight relative to the natural size, see `BatchPlan`.
         text_processor: Raw caption to text, for samples without ``text_input``.
+        on_bad: What a training image that cannot be read does: "error" raises; "skip" puts another
+            one in its place and leaves a note, see `lavis_msmedcap.datasets.skipping`. In
+            evaluation it is always an error.
+        max_bad: Share of the samples that may be skipped; the runner checks it.
+        seed: Decides what takes the place of a skipped image.
 
     Raises:
         DataError: If it has no length, or annotations without captions.
@@ -51,10 +71,17 @@ class ForeignDataset(Dataset[dict[str, Any]]):
         domain: str,
         ratio: float = 1.0,
         text_processor: Callable[[Any], Any] | None = None,
+        on_bad: str = ERROR,
+        max_bad: float = 0.01,
+        seed: int = 0,
     ) -> None:
         self.inner, self.name, self.split = inner, name, split
         self.domain, self.ratio = domain, ratio
         self._text_processor = text_processor
+        self.on_bad, self.max_bad, self.seed = on_bad, max_bad, seed
+        # in shared memory: loader workers that outlive an epoch must see the next one
+        self._epoch = torch.zeros(1, dtype=torch.int64)
+        self._epoch.share_memory_()  # type: ignore[no-untyped-call]
         if not hasattr(inner, "__len__"):
             raise DataError(
                 f"datasets.{name} is a stream without a length, so no epoch of it can be "
@@ -74,7 +101,8 @@ class ForeignDataset(Dataset[dict[str, Any]]):
         return len(self.inner)
 
     def set_epoch(self, epoch: int) -> None:
-        """Tells the epoch to a dataset that wants to know it."""
+        """Tells the epoch, to running loader workers too, and to a dataset that wants to know."""
+        self._epoch.fill_(epoch)
         if hasattr(self.inner, "set_epoch"):
             self.inner.set_epoch(epoch)
 
@@ -96,19 +124,35 @@ class ForeignDataset(Dataset[dict[str, Any]]):
             for annotation in self._annotations
         ]
 
+    def read_picture(self, image: str) -> Image.Image:
+        """Reads an image of `records` as LAVIS' datasets do, but strictly.
+
+        Raises:
+            BadImageError: If it cannot be read.
+        """
+        with self._naming(image):
+            return Image.open(image).convert("RGB")
+
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Returns a sample with the keys that samples of this package have.
 
         Raises:
-            BadImageError: If the image cannot be read.
-            DataError: If the sample has no image tensor, or no caption.
+            BadImageError: If the image cannot be read, in evaluation or with ``on_bad`` "error".
+            DataError: If the sample has no image tensor or no caption, or none of many images in a
+                row can be read.
         """
+        try:
+            return self._sample(index)
+        except BadImageError as error:
+            if self.split != "train" or self.on_bad == ERROR:
+                raise
+            return self._stand_in(index, self._note(error))
+
+    def _sample(self, index: int) -> dict[str, Any]:
         annotation = self._annotations[index] if self._annotations is not None else {}
         path = self._path(annotation)
-        try:
+        with self._naming(path or f"{index} of datasets.{self.name}"):
             sample = self.inner[index]
-        except OSError as error:  # Pillow's own errors are of these
-            raise BadImageError(path or f"{index} of datasets.{self.name}", str(error)) from error
         captions = _captions(annotation) if annotation else ()
         common = {
             "image": self._image(sample),
@@ -127,6 +171,36 @@ class ForeignDataset(Dataset[dict[str, Any]]):
                 f"sample {index} of datasets.{self.name} ({self.split}) has no reference caption"
             )
         return {**common, "references": list(references)}
+
+    def _stand_in(self, index: int, first: SkippedImage) -> dict[str, Any]:
+        """Returns the sample that takes the place of one whose image cannot be read."""
+        skipped = [first]
+        for other in stand_ins(self.seed, int(self._epoch.item()), index, len(self)):
+            try:
+                return {**self._sample(other), SKIPPED: skipped}
+            except BadImageError as error:
+                skipped.append(self._note(error))
+        raise DataError(
+            f"{len(skipped)} image(s) of {self.name} in a row cannot be read, the first is "
+            f"{first.image}: {first.reason}. Is the disk that they lie on there, and is "
+            f"datasets.{self.name}.build_info.images.storage their folder?"
+        )
+
+    def _note(self, error: BadImageError) -> SkippedImage:
+        return SkippedImage(self.name, error.path, error.reason)
+
+    @staticmethod
+    @contextmanager
+    def _naming(image: str) -> Iterator[None]:
+        """Decodes strictly whatever LAVIS has set, and turns Pillow's errors into ours."""
+        try:
+            with strict_decoding():
+                yield
+        except FileNotFoundError as error:
+            raise BadImageError(image, "the file does not exist") from error
+        except _IMAGE_ERRORS as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise BadImageError(image, reason) from error
 
     def _image(self, sample: Mapping[str, Any]) -> torch.Tensor:
         image = sample.get("image")
@@ -170,11 +244,13 @@ def build_foreign(name: str, builder_cls: Any, section: Any) -> dict[str, Any]:
         Datasets by split.
 
     Raises:
+        ConfigError: If ``on_bad`` or ``max_bad`` is none.
         DataError: If a dataset cannot be used, with the reason.
     """
     if issubclass(builder_cls, MedCapBuilder):
         return dict(builder_cls(section).build_datasets())
     section = OmegaConf.create(plain(section))  # a copy: places are written into it
+    on_bad, max_bad = _about_bad_images(name, section)
     plain_lavis = getattr(builder_cls, "build_datasets", None) is BaseDatasetBuilder.build_datasets
     local = plain_lavis and _read_in_place(section)
     builder = builder_cls(section)
@@ -189,10 +265,25 @@ def build_foreign(name: str, builder_cls: Any, section: Any) -> dict[str, Any]:
             domain=section.get("domain"),
             ratio=float(section.get("ratio", 1.0)),
             text_processor=builder.text_processors.get(part),
+            on_bad=on_bad,
+            max_bad=max_bad,
         )
     counts = ", ".join(f"{split} {len(data):,}" for split, data in wrapped.items())
     logger.info("%s: read by %s (%s)", name, builder_cls.__name__, counts)
     return wrapped
+
+
+def _about_bad_images(name: str, section: Any) -> tuple[str, float]:
+    """Returns ``on_bad`` and ``max_bad``, which mean what they mean to builders of this package."""
+    on_bad, max_bad = section.get("on_bad", SKIP), section.get("max_bad", 0.01)
+    problems = []
+    if on_bad not in ON_BAD:
+        problems.append(f"datasets.{name}.on_bad is {on_bad!r}; expected {' or '.join(ON_BAD)}")
+    if not isinstance(max_bad, (int, float)) or not 0 <= max_bad <= 1:
+        problems.append(f"datasets.{name}.max_bad is {max_bad!r}; expected a share from 0 to 1")
+    if problems:
+        raise ConfigError(problems)
+    return on_bad, float(max_bad)
 
 
 def _read_in_place(section: Any) -> bool:

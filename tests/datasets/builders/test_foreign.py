@@ -9,11 +9,13 @@ import pytest
 import torch
 from lavis.common.registry import registry
 from omegaconf import OmegaConf
+from PIL import ImageFile
 from torch.utils.data import Dataset, IterableDataset
 
 from lavis_msmedcap.common.errors import BadImageError, ConfigError, DataError
 from lavis_msmedcap.datasets.builders import foreign
 from lavis_msmedcap.datasets.builders.foreign import ForeignDataset, build_foreign
+from lavis_msmedcap.datasets.skipping import SKIPPED
 from lavis_msmedcap.run_config import register_plugin
 from lavis_msmedcap.run_relations.datasets import dataset_problems
 from lavis_msmedcap.runners.domains import dataset_domains
@@ -179,6 +181,58 @@ def test_a_broken_image_is_named(karpathy):
     broken.write_bytes(b"<html>")
     with pytest.raises(BadImageError, match=r"COCO_val2014_000000000003\.jpg"):
         dataset[3]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_half_an_image_and_a_missing_one_are_skipped_and_noted(
+    visual_genome, tmp_path, make, monkeypatch, workers
+):
+    """LAVIS lets Pillow fill truncated files with grey, in the whole process."""
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    (tmp_path / "vg" / "1.jpg").write_bytes(make.truncated_jpeg())
+    (tmp_path / "vg" / "2.jpg").unlink()
+    settings = RunSettings(batch_size_train=4, num_workers=workers)
+    datasets = _build({"vg_caption": {**visual_genome, "max_bad": 0.5, "ratio": 1.0}})
+    assert datasets["vg_caption"][TRAIN].max_bad == 0.5
+    loader = train_loader(datasets, {"vg_caption": "general"}, settings, CPU)
+    batches = list(loader)
+    notes = {note.image: note.reason for batch in batches for note in batch.get(SKIPPED, ())}
+    assert set(notes) == {str(tmp_path / "vg" / "1.jpg"), str(tmp_path / "vg" / "2.jpg")}
+    assert "truncated" in notes[str(tmp_path / "vg" / "1.jpg")]
+    assert notes[str(tmp_path / "vg" / "2.jpg")] == "the file does not exist"
+    used = {path for batch in batches for path in batch["image_path"]}
+    assert used == {str(tmp_path / "vg" / "0.jpg"), str(tmp_path / "vg" / "3.jpg")}
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is True
+
+
+def test_half_an_image_is_an_error_where_asked_for_and_in_evaluation(
+    visual_genome, karpathy, tmp_path, make, monkeypatch
+):
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    (tmp_path / "vg" / "0.jpg").write_bytes(make.truncated_jpeg())
+    strict = _build({"vg_caption": {**visual_genome, "on_bad": "error"}})["vg_caption"][TRAIN]
+    with pytest.raises(BadImageError, match="truncated"):
+        strict[0]
+    broken = karpathy / "images" / "val2014" / "COCO_val2014_000000000000.jpg"
+    broken.write_bytes(make.truncated_jpeg())
+    with pytest.raises(BadImageError, match="truncated"):
+        _build({"coco_caption": _coco(karpathy)})["coco_caption"]["val"][0]
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is True
+
+
+def test_what_to_do_about_bad_images_is_checked(visual_genome):
+    with pytest.raises(
+        ConfigError, match=r"vg_caption\.on_bad is 'ignore'; expected skip or error"
+    ):
+        _build({"vg_caption": {**visual_genome, "on_bad": "ignore"}})
+
+
+def test_a_folder_without_images_stops_training(visual_genome, tmp_path):
+    for image in (tmp_path / "vg").iterdir():
+        image.unlink()
+    dataset = _build({"vg_caption": visual_genome})["vg_caption"][TRAIN]
+    with pytest.raises(DataError, match=r"8 image\(s\) of vg_caption in a row cannot be read"):
+        dataset[0]
 
 
 def test_without_an_image_processor_the_key_is_named(karpathy):
