@@ -103,7 +103,7 @@ def reasons_to_drop(check: DataCheck, policy: str = FIX_GROUP) -> list[str]:
 
     Three things go: images that cannot be read or are of one single value; what leaks, where train
     yields to val and test, and val to test; and of images that stand in one split several times,
-    all but the first. Test sets lose nothing but unreadable and repeated images.
+    all but the first. Test sets lose unreadable, constant and repeated images only.
 
     Args:
         check: A check.
