@@ -34,7 +34,8 @@ examples:
 
 what leaks: images of one article or patient in two splits (PMC ids and DOIs are compared across
 data sets), the same file, the same pixels, and pictures that were saved again, scaled or
-recoloured. --fix lets train yield to val and test, and val to test; tests keep all their images.
+recoloured. --fix lets train yield to val and test, and val to test. Tests lose no image by a leak,
+only those that cannot be read, are of one single value, or stand in the test set twice.
 
 What is found out about an image is kept in the cache, so that a second check is quick; after
 Ctrl-C the same command goes on where it was.
@@ -119,6 +120,7 @@ def run(args: argparse.Namespace) -> int:
             cache,
             workers=args.workers,
             distance=args.near,
+            reading=data.reading,
         )
     finally:
         cache.close()
@@ -141,10 +143,11 @@ def _read(inputs: Sequence[str], options: Sequence[str], format_name: str | None
     configs = [text for text in inputs if text.endswith((".yaml", ".yml"))]
     if options and not configs:
         raise ConfigError(["--options are settings of a run configuration, and none is given"])
-    parts = [
-        _of_config(text, options) if text in configs else _of_place(Path(text), format_name)
-        for text in dict.fromkeys(inputs)
-    ]
+    places = _one_data_set_each(
+        [Path(text) for text in dict.fromkeys(inputs) if text not in configs]
+    )
+    parts = [_of_config(text, options) for text in dict.fromkeys(configs)]
+    parts += [_of_places(together, format_name) for together in places]
     whole = RunData("; ".join(part.banner for part in parts))
     for part in parts:
         for report in part.reports:
@@ -152,6 +155,7 @@ def _read(inputs: Sequence[str], options: Sequence[str], format_name: str | None
         whole.records += part.records
         whole.reports += part.reports
         whole.rules.update(part.rules)
+        whole.reading.update(part.reading)
         whole.notes += part.notes
     return whole
 
@@ -167,6 +171,7 @@ def _tell_apart(name: str, part: Any, taken: set[str]) -> None:
     part.records = [replace(r, source=free) if r.source == name else r for r in part.records]
     for report in part.reports:
         report.name = free if report.name == name else report.name
+    part.reading = {(free if n == name else n, s): how for (n, s), how in part.reading.items()}
     if name in part.rules:
         part.rules[free] = part.rules.pop(name)
 
@@ -177,16 +182,44 @@ def _of_config(cfg_path: str, options: Sequence[str]) -> Any:
     return data_of(cfg_path, options)
 
 
-def _of_place(place: Path, format_name: str | None) -> Any:
+def _one_data_set_each(places: Sequence[Path]) -> list[list[Path]]:
+    """Puts files of one folder that are named by their splits together: train.csv, test.csv.
+
+    Apart, their patients would count as those of different data sets.
+    """
+    from lavis_msmedcap.common.paths import resolve_path
+    from lavis_msmedcap.data_check.formats import split_word
+
+    together: dict[tuple[Path, str], list[Path]] = {}
+    for place in places:
+        resolved = resolve_path(place)
+        named = resolved.is_file() and split_word(resolved.name)
+        key = (resolved.parent, resolved.suffix) if named else (resolved, "")
+        together.setdefault(key, []).append(place)
+    return list(together.values())
+
+
+def _of_places(places: Sequence[Path], format_name: str | None) -> Any:
+    """Reads the files of one data set, or its folder."""
     from lavis_msmedcap.common.paths import resolve_path
     from lavis_msmedcap.data_check.formats import read_place
     from lavis_msmedcap.datasets.readers.report import ReadReport
     from lavis_msmedcap.run_data import RunData
 
-    resolved = resolve_path(place)
-    report = ReadReport(resolved.stem if resolved.is_file() else resolved.name)
-    chosen, records = read_place(resolved, report, format_name)
-    return RunData(f"{place}, {chosen.what}", records, [report])
+    resolved = resolve_path(places[0])
+    whole = resolved.parent if len(places) > 1 else resolved
+    report = ReadReport(whole.stem if whole.is_file() else whole.name)
+    data = RunData("", reports=[report])
+    titles = []
+    for place in places:
+        chosen, records = read_place(resolve_path(place), report, format_name)
+        titles.append(f"{place}, {chosen.what}")
+        data.records += records
+    data.banner = "; ".join(titles)
+    if len(places) > 1:
+        names = ", ".join(place.name for place in places)
+        data.notes.append(f"{names} are read as one data set, each as the split in its name")
+    return data
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

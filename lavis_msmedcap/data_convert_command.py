@@ -36,7 +36,8 @@ lavis-json   roco_train.json, roco_val.json … as LAVIS' coco_caption builder r
              references of val and test in roco_val_gt.json.
 
 A configuration is read as in training: its splits, filters and caps count. A folder is taken whole.
-Scans are stored with the default window of the image processors.
+Scans are stored with the default window of the image processors; a configuration that sets another
+one is told so.
 """
 
 
@@ -144,8 +145,29 @@ def _of_config(args: argparse.Namespace) -> list[MedCapRecord]:
                 )
     if problems:
         raise ConfigError(list(dict.fromkeys(problems)), args.place)
+    for name in _with_own_window(sections):
+        sys.stderr.write(
+            f"note: the window of datasets.{name}.vis_processor is not applied here: what has to "
+            "be stored anew of scans is stored with the default window. Train with that window on "
+            "the scans themselves\n"
+        )
     built = (registry.get_builder_class(name)(sections[name]).build_datasets() for name in sections)
     return [record for splits in built for data in splits.values() for record in data.records]
+
+
+def _with_own_window(sections: dict[str, Any]) -> list[str]:
+    """Returns the data sets whose scans the run shows in another window than the default one."""
+    from omegaconf import OmegaConf
+
+    from lavis_msmedcap.imaging.windows import Window
+    from lavis_msmedcap.run_data import read_options
+
+    plain = {name: OmegaConf.to_container(s, resolve=True) for name, s in sections.items()}
+    return [
+        name
+        for name, section in plain.items()
+        if any(options.window != Window() for options in read_options(section).values())
+    ]
 
 
 def _of_place(args: argparse.Namespace) -> list[MedCapRecord]:
@@ -216,6 +238,9 @@ def _lavis_json(args: argparse.Namespace, records: list[MedCapRecord], out: Path
         own = [record for record in records if record.source == source]
         root = out / IMAGES if args.images == "copy" else image_root(own)
         yield f"use {source} with LAVIS' coco_caption or our coco2014_caption:"
+        domains = dict.fromkeys(record.domain for record in own)
+        if len(domains) == 1:  # the files do not tell it, and coco2014_caption takes general
+            yield f"  domain: {next(iter(domains))}"
         yield "  build_info:"
         yield "    annotations:"
         for split in dict.fromkeys(record.split for record in own):

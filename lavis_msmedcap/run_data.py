@@ -10,7 +10,8 @@ from typing import Any
 from lavis_msmedcap.common.errors import ConfigError, WeightsError
 from lavis_msmedcap.data_check.captions import CaptionRules
 from lavis_msmedcap.datasets.readers.report import ReadReport
-from lavis_msmedcap.datasets.records import MedCapRecord
+from lavis_msmedcap.datasets.records import SPLITS, MedCapRecord
+from lavis_msmedcap.imaging.read import ReadOptions
 from lavis_msmedcap.run_config import RunConfig, resolve_stages
 
 _NEVER = 10**9  # words
@@ -25,6 +26,7 @@ class RunData:
         records: All records, each once, those without image file among them.
         reports: What the readers counted, by data set.
         rules: What training does with captions, by data set.
+        reading: Windows and limits that images are read with, by data set and split.
         notes: Sentences about what could not be looked at.
     """
 
@@ -32,6 +34,7 @@ class RunData:
     records: list[MedCapRecord] = field(default_factory=list)
     reports: list[ReadReport] = field(default_factory=list)
     rules: dict[str, CaptionRules] = field(default_factory=dict)
+    reading: dict[tuple[str, str], ReadOptions] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
 
@@ -90,8 +93,37 @@ def _add(data: RunData, name: str, config: RunConfig, taken: set[MedCapRecord]) 
         taken.update(records)
     data.reports.append(report)
     sections = config.to_dict()
+    for split, options in read_options(sections["datasets"][name]).items():
+        if data.reading.setdefault((name, split), options) != options:
+            data.notes.append(
+                f"datasets.{name}: vis_processor reads {split} otherwise in another stage; the "
+                "images are looked at as the first stage reads them"
+            )
     processor = sections["datasets"][name]["text_processor"]["train"]
     data.rules.setdefault(name, _rules(processor, sections["model"], data.notes))
+
+
+# --- images --------------------------------------------------------------------------------------
+
+
+def read_options(section: Mapping[str, Any]) -> dict[str, ReadOptions]:
+    """Returns how the image processors of a data set read its images, by split.
+
+    Processors of LAVIS and of other packages do not say it, and read as `read_image` does.
+
+    Args:
+        section: Of the data set, in plain types.
+    """
+    from lavis.common.registry import registry
+    from omegaconf import OmegaConf
+
+    found = {}
+    for split in SPLITS:
+        settings = section["vis_processor"].get("train" if split == "train" else "eval")
+        cls = registry.get_processor_class(settings["name"]) if settings else None
+        if cls is not None and hasattr(cls, "read"):
+            found[split] = cls.from_config(OmegaConf.create(dict(settings))).read_options
+    return found
 
 
 # --- captions ------------------------------------------------------------------------------------

@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from data_check_trees import dirty_tree, leaking_trees, manifest_lines, put
+from data_check_trees import dirty_tree, leaking_trees, manifest_lines, picture, put
+from dicom_files import make_dicom, ramp, save
 
 from lavis_msmedcap import cli
 from lavis_msmedcap.phantom import PhantomSizes, ensure_phantom
@@ -108,6 +109,28 @@ def test_a_manifest_is_trained_on_as_a_table(tmp_path):
     written = {(*(line[name] for name in fields), tuple(line["captions"])) for line in lines}
     assert read == written
     assert len(read) == 6
+
+
+def test_images_are_looked_at_as_the_run_reads_them(tmp_path, capsys):
+    path = put(tmp_path / "scan.dcm", b"").as_posix()
+    save(make_dicom(ramp(0, 4095), WindowCenter=100, WindowWidth=50), Path(path))
+    put(tmp_path / "mine.csv", "image,caption,split\nscan.dcm,Axial CT of a kidney.,train\n")
+    options = ["datasets.medicat=null", "datasets.roco=null", "datasets.caption_table.type=demo"]
+    options += [
+        f"datasets.caption_table.build_info={{table: {tmp_path}/mine.csv}}",
+        "run.valid_splits=[]",
+        "datasets.caption_table.domain=medical",
+    ]
+    arguments = ("projects/msmedcap/caption.yaml", "--options", *options)
+    check(*arguments)
+    assert "cannot be decoded" not in capsys.readouterr().out
+    section = "datasets.caption_table.vis_processor"
+    window = [f"{section}.{split}.window={{index: 3}}" for split in ("train", "eval")]
+    assert check(*arguments, *window) == 1
+    told = capsys.readouterr().out
+    assert re.search(r"scan\.dcm: .*window", told), told
+    check(*arguments)  # the cache keeps both apart
+    assert "cannot be decoded" not in capsys.readouterr().out
 
 
 def test_data_sets_of_one_name_are_told_apart(tmp_path, capsys):
@@ -227,3 +250,15 @@ def test_all_stages_count_each_record_once(phantom, tmp_path):
     data = data_of("both.yaml", [roco, medicat, *of_stage_1])
     assert len(data.records) == len(set(data.records)) == SMALL.total
     assert [report.name for report in data.reports] == ["coco2014_caption", "roco", "medicat"]
+
+
+def test_files_named_by_their_splits_are_one_data_set(tmp_path, capsys):
+    for split, numbers in (("train", range(4)), ("test", range(4, 8))):
+        for i in numbers:
+            put(tmp_path / f"{i}.png", picture(i))
+        lines = [f"{i}.png,Axial CT number {i} of the chest.,p{i % 4}\n" for i in numbers]
+        put(tmp_path / f"{split}.csv", "image,caption,patient_id\n" + "".join(lines))
+    assert check("train.csv", "test.csv") == 1
+    told = capsys.readouterr()
+    assert "4 of 4 (100.0 %) test images from an article or patient that train has" in told.out
+    assert "train.csv, test.csv are read as one data set" in told.err

@@ -11,6 +11,8 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from lavis_msmedcap.cli import main
+from lavis_msmedcap.data_check.formats import read_place
+from lavis_msmedcap.datasets.readers.report import ReadReport
 
 
 @pytest.fixture
@@ -100,12 +102,28 @@ def test_lavis_json_is_used_as_it_says(roco: Path, tmp_path: Path, capsys: Any) 
     assert "1 PNG of 16 bits. Give --images copy" in capsys.readouterr().err
     assert main([*command, "--images", "copy", "--overwrite"]) == 0
     told = capsys.readouterr().out
-    block = OmegaConf.create(told[told.index("  build_info:") :])
-    found = records_of("coco2014_caption", domain="medical", **block)
+    block = OmegaConf.create(told[told.index("  domain:") :])
+    found = records_of("coco2014_caption", **block)
     before = records_of("roco", build_info={"root": str(roco)})
     for split, records in before.items():
         assert [r.captions for r in found[split]] == [r.captions for r in records]
         assert [r.image_id for r in found[split]] == [r.image_id for r in records]
+        assert {r.domain for r in found[split]} == {"medical"}
+    for place, splits in ((out, before), (out / "roco_train.json", ["train"])):
+        read = read_place(place, ReadReport("roco"))[1]
+        assert {r.split for r in read} == set(splits)
+        assert all(Path(r.image).is_file() for r in read)
+
+
+def test_a_window_of_the_run_is_told_not_to_apply(
+    config: Path, tmp_path: Path, capsys: Any
+) -> None:
+    command = ["data", "convert", str(config), str(tmp_path / "out"), "--to", "webdataset"]
+    assert main(command) == 0
+    assert "the window of" not in capsys.readouterr().err
+    both = [f"datasets.roco.vis_processor.{s}.window={{index: 1}}" for s in ("train", "eval")]
+    assert main([*command, "--options", *both]) == 0
+    assert "note: the window of datasets.roco.vis_processor is not" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

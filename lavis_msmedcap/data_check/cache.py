@@ -15,6 +15,7 @@ import lavis_msmedcap
 from lavis_msmedcap.common.paths import cache_root
 from lavis_msmedcap.data_check.images import FACTS_VERSION, ImageFacts
 from lavis_msmedcap.imaging.places import parse_place
+from lavis_msmedcap.imaging.read import DEFAULTS, ReadOptions
 
 logger = logging.getLogger(__name__)
 
@@ -64,20 +65,25 @@ class FactsCache:
             with self._database:
                 self._database.execute("DELETE FROM images")
 
-    def lookup(self, stamps: Mapping[str, Stamp]) -> dict[str, ImageFacts]:
-        """Returns what is known of images whose stamp is still the same."""
+    def lookup(
+        self, stamps: Mapping[str, Stamp], options: ReadOptions = DEFAULTS
+    ) -> dict[str, ImageFacts]:
+        """Returns what is known of images, read so, whose stamp is still the same."""
+        images = {_key(image, options): image for image in stamps}
         known: dict[str, ImageFacts] = {}
-        for names in _portions(list(stamps)):
+        for names in _portions(list(images)):
             marks = ", ".join("?" * len(names))
             query = f"SELECT {_COLUMNS} FROM images WHERE place IN ({marks})"
             for place, size, changed, *values in self._database.execute(query, names):
-                if stamps[place] == (size, changed):
-                    known[place] = _facts(values)
+                if stamps[images[place]] == (size, changed):
+                    known[images[place]] = _facts(values)
         return known
 
-    def store(self, found: Iterable[tuple[str, Stamp, ImageFacts]]) -> None:
+    def store(
+        self, found: Iterable[tuple[str, Stamp, ImageFacts]], options: ReadOptions = DEFAULTS
+    ) -> None:
         """Keeps facts; they are on disk when this returns."""
-        rows = [(place, *stamp, *_values(facts)) for place, stamp, facts in found]
+        rows = [(_key(image, options), *stamp, *_values(facts)) for image, stamp, facts in found]
         try:
             with self._database:
                 self._database.executemany(_ROW, rows)
@@ -87,6 +93,11 @@ class FactsCache:
     def close(self) -> None:
         """Closes the file."""
         self._database.close()
+
+
+def _key(image: str, options: ReadOptions) -> str:
+    """Names an image together with how it was read: another window gives another picture."""
+    return image if options == DEFAULTS else f"{image} {options!r}"
 
 
 def _open(path: Path | None) -> sqlite3.Connection:

@@ -15,6 +15,7 @@ from lavis_msmedcap.data_check.leaks import CAPTION, GROUP, LeakReport, leaks
 from lavis_msmedcap.data_check.scan import scan
 from lavis_msmedcap.datasets.readers.report import ReadReport
 from lavis_msmedcap.datasets.records import SPLITS, MedCapRecord
+from lavis_msmedcap.imaging.read import DEFAULTS, ReadOptions
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ def check_data(
     *,
     workers: int = 0,
     distance: int = NEAR,
+    reading: Mapping[tuple[str, str], ReadOptions] | None = None,
 ) -> DataCheck:
     """Checks records of any number of data sets together.
 
@@ -67,13 +69,13 @@ def check_data(
         cache: What is known of images already.
         workers: Processes; 0 for one per core.
         distance: Most bits in which the hashes of like pictures differ, see `likeness`.
+        reading: How a run reads the images of a (data set, split), where not by default.
 
     Raises:
         Interruption: On Ctrl-C while images are read.
     """
-    by_image = scan([record.image for record in records], cache, workers)
-    facts = [by_image[record.image] for record in records]
-    prints = fingerprints(records, by_image, distance)
+    facts = _facts_of(records, reading or {}, cache, workers)
+    prints = fingerprints(facts, distance)
     found_leaks = leaks(records, prints)
     duplicates = find_duplicates(prints, facts)
     captions = check_captions(records, rules)
@@ -81,12 +83,27 @@ def check_data(
     return DataCheck(title, records, facts, reports, found_leaks, duplicates, captions, findings)
 
 
+def _facts_of(
+    records: Sequence[MedCapRecord],
+    reading: Mapping[tuple[str, str], ReadOptions],
+    cache: FactsCache,
+    workers: int,
+) -> list[ImageFacts]:
+    """Looks at the images of records, each as it is read in the run."""
+    own = [reading.get((record.source, record.split), DEFAULTS) for record in records]
+    found = {}
+    for options in dict.fromkeys(own):
+        images = [record.image for record, how in zip(records, own) if how == options]
+        found[options] = scan(images, cache, workers, options)
+    return [found[options][record.image] for record, options in zip(records, own)]
+
+
 def reasons_to_drop(check: DataCheck, policy: str = FIX_GROUP) -> list[str]:
     """Says which records a clean manifest leaves out.
 
     Three things go: images that cannot be read or are of one single value; what leaks, where train
     yields to val and test, and val to test; and of images that stand in one split several times,
-    all but the first. Test sets lose nothing but unreadable and repeated images.
+    all but the first. Test sets lose unreadable, constant and repeated images only.
 
     Args:
         check: A check.

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from lavis_msmedcap.data_check.images import ImageFacts
 from lavis_msmedcap.data_check.leaks import Fingerprints
 from lavis_msmedcap.data_check.likeness import near_pairs
-from lavis_msmedcap.datasets.records import MedCapRecord
 
 
 @dataclass(frozen=True)
@@ -28,17 +27,13 @@ class Duplicates:
     unseen: int = 0
 
 
-def fingerprints(
-    records: Sequence[MedCapRecord], facts: Mapping[str, ImageFacts], distance: int
-) -> Fingerprints:
+def fingerprints(own: Sequence[ImageFacts], distance: int) -> Fingerprints:
     """Collects what identifies the pictures of records.
 
     Args:
-        records: Any records.
-        facts: Facts by image, of every record.
+        own: Of the records' images, in the same order.
         distance: Most bits in which the hashes of like pictures differ, see `likeness`.
     """
-    own = [facts[record.image] for record in records]
     members: dict[bytes, list[int]] = {}
     for index, fact in enumerate(own):
         if fact.hash is not None:

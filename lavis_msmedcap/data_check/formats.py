@@ -6,6 +6,7 @@ one that a place looks like is taken, so the most particular ones come first.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,12 +18,14 @@ from lavis_msmedcap.common.errors import DataError
 from lavis_msmedcap.common.paths import cache_root
 from lavis_msmedcap.data_check.manifest import is_manifest, read_manifest
 from lavis_msmedcap.datasets.readers.coco import read_coco
+from lavis_msmedcap.datasets.readers.columns import choose_columns
 from lavis_msmedcap.datasets.readers.files import SPLIT_WORDS, split_of
 from lavis_msmedcap.datasets.readers.medicat import find_jsonl, read_medicat
 from lavis_msmedcap.datasets.readers.report import ReadReport
 from lavis_msmedcap.datasets.readers.roco import KINDS, read_roco
 from lavis_msmedcap.datasets.readers.roco_kaggle import kaggle_csv, read_roco_kaggle
 from lavis_msmedcap.datasets.readers.rocov2 import find_captions, read_rocov2
+from lavis_msmedcap.datasets.readers.rows import open_table
 from lavis_msmedcap.datasets.readers.selection import merge_repeated
 from lavis_msmedcap.datasets.readers.shard_places import find_shards
 from lavis_msmedcap.datasets.readers.shards import read_shards
@@ -30,8 +33,10 @@ from lavis_msmedcap.datasets.readers.table import has_split_column, read_table
 from lavis_msmedcap.datasets.readers.table_files import TABLE_SUFFIXES, find_tables
 from lavis_msmedcap.datasets.records import SPLITS, MedCapRecord
 
-_JSON_START = 4096  # characters
+_JSON_START = 1 << 16  # characters
+_ROCOV2_COLUMNS = {".csv": {"ID", "Caption"}, ".parquet": {"image", "image_id", "caption"}}
 _NO_SPLIT = "records without a split of their own, taken as train"
+_SPLIT_OF_NAME = "records whose split the file's name tells"
 
 Reader = Callable[[Path, str, ReadReport], Iterator[MedCapRecord]]
 
@@ -135,7 +140,11 @@ def _rocov2_splits(root: Path) -> list[str]:
 
 def _has_rocov2(root: Path, split: str) -> bool:
     try:
-        return bool(find_captions(root, split, "auto", ""))
+        table = find_captions(root, split, "auto", "")[0]
+        columns = open_table(table).columns
+        wanted = _ROCOV2_COLUMNS[table.suffix] <= set(columns)
+        # its tables tell no groups; one that does is somebody's own, and its groups count
+        return wanted and choose_columns(columns, {}, str(table), "").group_id is None
     except DataError:
         return False
 
@@ -169,29 +178,82 @@ def _coco_files(place: Path) -> list[Path]:
         return [place] if place.suffix == ".json" and _begins_as_coco(place) else []
     folders = (place / "annotations", place)
     found = [path for folder in folders for path in sorted(folder.glob("*.json"))]
-    return [path for path in found if "caption" in path.name or "karpathy" in path.name]
+    named = [p for p in found if "caption" in p.name or "karpathy" in p.name or _is_lavis_list(p)]
+    own = [path for path in named if not _is_own_list(path)]
+    return own or [path for path in found if _is_karpathy(path)]
 
 
 def _begins_as_coco(path: Path) -> bool:
+    start = _json_start(path)
+    if start.startswith("["):
+        return '"caption"' in start and not _is_own_list(path)
+    return start.startswith("{") and ('"caption"' in start or '"images"' in start)
+
+
+def _is_karpathy(path: Path) -> bool:
+    start = _json_start(path)
+    return start.startswith("{") and '"images"' in start and '"sentences"' in start
+
+
+def _is_lavis_list(path: Path) -> bool:
+    """Tells whether a file is one of LAVIS' lists, one per split, such as ``roco_val.json``."""
+    keys = _keys_of_list(path)
+    return {"image", "caption"} <= set(keys) and split_word(path.name) is not None
+
+
+def _is_own_list(path: Path) -> bool:
+    """Tells whether a JSON list says more than LAVIS' lists do: the split or group of an image."""
+    keys = _keys_of_list(path)
+    try:
+        columns = choose_columns(keys, {}, str(path), "")
+    except DataError:
+        return False
+    return columns.split is not None or columns.group_id is not None
+
+
+def _keys_of_list(path: Path) -> list[str]:
+    """Returns the keys of the first object of a JSON list, none if the file is something else."""
+    start = _json_start(path)
+    try:
+        first, _ = (
+            json.JSONDecoder().raw_decode(start[1:].lstrip()) if start[:1] == "[" else ({}, 0)
+        )
+    except (ValueError, RecursionError):
+        return []
+    return list(first) if isinstance(first, dict) else []
+
+
+def _json_start(path: Path) -> str:
     with path.open(encoding="utf-8-sig", errors="replace") as file:
-        start = file.read(_JSON_START).lstrip()
-    return start.startswith(("[", "{")) and ('"caption"' in start or '"images"' in start)
+        return file.read(_JSON_START).lstrip()
 
 
 def _read_coco(place: Path, source: str, report: ReadReport) -> Iterator[MedCapRecord]:
     for file in _coco_files(place):
-        root = place if place.is_dir() else _image_root(file)
-        yield from read_coco(file, root, split_in_name(file.name), source=source, report=report)
+        root = _image_root(file, place)
+        splits = SPLITS if _is_karpathy(file) else (split_in_name(file.name),)
+        for split in splits:
+            yield from read_coco(file, root, split, source=source, report=report)
 
 
-def _image_root(file: Path) -> Path:
+def _image_root(file: Path, place: Path) -> Path:
+    """Returns the folder that image names are relative to."""
+    if _is_lavis_list(file) and (file.parent / "images").is_dir():
+        return file.parent / "images"
+    if place.is_dir():
+        return place
     return file.parent.parent if file.parent.name == "annotations" else file.parent
 
 
-def split_in_name(name: str) -> str:
-    """Returns the split that a file name tells, as ``captions_val2014.json`` does, or "train"."""
+def split_word(name: str) -> str | None:
+    """Returns the split that a file name tells, as ``captions_val2014.json`` does, or None."""
     words = re.split(r"[^a-z]+", name.lower())
-    return next(filter(None, map(split_of, words)), "train")
+    return next(filter(None, map(split_of, words)), None)
+
+
+def split_in_name(name: str) -> str:
+    """Returns the split that a file name tells, or "train"."""
+    return split_word(name) or "train"
 
 
 # --- tables --------------------------------------------------------------------------------------
@@ -209,10 +271,12 @@ def _is_table(place: Path) -> bool:
 def _read_tables(place: Path, source: str, report: ReadReport) -> Iterator[MedCapRecord]:
     for split, files in find_tables(str(place), Path, str(place)).items():
         for file in files:
-            known = split or (None if has_split_column(file, None, None, source) else "train")
+            told = has_split_column(file, None, None, source)
+            word = None if split or told else split_word(file.name)
+            known = split or word or (None if told else "train")
             for record in read_table(file, split=known, source=source, report=report):
                 if split is None and known:
-                    report.notes[_NO_SPLIT] += 1
+                    report.notes[_SPLIT_OF_NAME if word else _NO_SPLIT] += 1
                 yield record
 
 

@@ -13,7 +13,7 @@ from PIL import Image, UnidentifiedImageError
 from lavis_msmedcap.common.errors import BadImageError
 from lavis_msmedcap.data_check.likeness import MIN_EDGES, difference_hash, grey_copy
 from lavis_msmedcap.imaging.places import ImagePlace, parse_place
-from lavis_msmedcap.imaging.read import read_image
+from lavis_msmedcap.imaging.read import DEFAULTS, ReadOptions, read_image
 
 FACTS_VERSION = 1  # raise it when the same file would give other facts
 
@@ -60,11 +60,12 @@ class ImageFacts(NamedTuple):
 ABSENT = ImageFacts(MISSING, "the file does not exist")
 
 
-def examine(image: str) -> ImageFacts:
+def examine(image: str, options: ReadOptions = DEFAULTS) -> ImageFacts:
     """Reads and decodes an image.
 
     Args:
         image: As in a record, see `lavis_msmedcap.imaging.places`.
+        options: Windows and limits that it is read with.
     """
     place = parse_place(image)
     try:
@@ -79,7 +80,7 @@ def examine(image: str) -> ImageFacts:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of Pillow about size; sizes are judged here
-            picture = read_image(image)
+            picture = read_image(image, options)
     except BadImageError as error:
         return ImageFacts(_problem(error), error.reason, file=file)
     digest = hashlib.blake2b(repr(picture.size).encode(), digest_size=_DIGEST_BYTES)

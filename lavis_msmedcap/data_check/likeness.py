@@ -28,8 +28,11 @@ _HASH_BITS = 64
 _FAINT = 2  # grey levels; a smaller step is noise of a compressed surface
 _SPARE_BANDS = 3
 _CHUNK = 1 << 16
+_BLOCK = 1024  # rows of a product: a few MB
+_ROUNDING = 1e-4  # of products in float32; who comes near is looked at exactly
 
 Grey = npt.NDArray[np.uint8]
+Indices = npt.NDArray[np.intp]
 
 
 def difference_hash(image: Image.Image) -> tuple[int, int]:
@@ -77,19 +80,59 @@ def near_pairs(
     """
     if not 0 <= distance <= MAX_NEAR:
         raise ValueError(f"distance is {distance}; expected 0 to {MAX_NEAR} bits")
-    codes = np.array(hashes, dtype=np.uint64)
-    thumbs = np.frombuffer(b"".join(greys), dtype=np.uint8).reshape(len(codes), SIDE * SIDE)
+    codes, code_of = np.unique(np.array(hashes, dtype=np.uint64), return_inverse=True)
+    thumbs = np.frombuffer(b"".join(greys), dtype=np.uint8).reshape(len(hashes), SIDE * SIDE)
     stretch = np.log(np.array(shapes, dtype=np.float64))
+    # equal hashes agree in all bands, and would be proposed for every choice of them
+    members = np.split(np.argsort(code_of, kind="stable"), np.cumsum(np.bincount(code_of))[:-1])
+    alone = np.array([len(group) == 1 for group in members], dtype=np.bool_)
+    firsts = np.array([group[0] for group in members if len(group)], dtype=np.intp)
     found: list[tuple[int, int]] = []
-    for left, right in _proposed(codes, distance):
-        for start in range(0, len(left), _CHUNK):
-            one, other = left[start : start + _CHUNK], right[start : start + _CHUNK]
-            alike = np.abs(stretch[one] - stretch[other]) <= np.log(MAX_STRETCH)
-            one, other = one[alike], other[alike]
-            alike = _same_picture(thumbs[one], thumbs[other])
-            low, high = np.minimum(one, other)[alike], np.maximum(one, other)[alike]
+    for one, other in _candidates(codes, distance, members, alone, firsts, thumbs):
+        for start in range(0, len(one), _CHUNK):
+            left, right = one[start : start + _CHUNK], other[start : start + _CHUNK]
+            alike = np.abs(stretch[left] - stretch[right]) <= np.log(MAX_STRETCH)
+            left, right = left[alike], right[alike]
+            alike = _same_picture(thumbs[left], thumbs[right])
+            low, high = np.minimum(left, right)[alike], np.maximum(left, right)[alike]
             found += zip(low.tolist(), high.tolist())
     return sorted(found)
+
+
+def _candidates(
+    codes: npt.NDArray[np.uint64],
+    distance: int,
+    members: Sequence[Indices],
+    alone: npt.NDArray[np.bool_],
+    firsts: Indices,
+    thumbs: Grey,
+) -> Iterator[tuple[Indices, Indices]]:
+    """Yields each pair of pictures that may be alike once, in arrays."""
+    for group in members:
+        if len(group) > 1:
+            yield from _correlated(group, group, thumbs)
+    for left, right in _proposed(codes, distance):
+        plain = alone[left] & alone[right]
+        yield firsts[left[plain]], firsts[right[plain]]
+        for one, other in zip(left[~plain], right[~plain]):
+            yield from _correlated(members[one], members[other], thumbs)
+
+
+def _correlated(one: Indices, other: Indices, thumbs: Grey) -> Iterator[tuple[Indices, Indices]]:
+    """Yields the pairs of two lists whose grey copies correlate, by products of whole blocks.
+
+    Of radiographs that share a hash there may be thousands; looked at pair by pair, they take
+    minutes.
+    """
+    columns = _standardized(thumbs[other])
+    for start in range(0, len(one), _BLOCK):
+        rows = one[start : start + _BLOCK]
+        product = _standardized(thumbs[rows]) @ columns.T / columns.shape[1]
+        left, right = np.nonzero(product >= MIN_CORRELATION - _ROUNDING)
+        if one is other:  # every pair comes in both orders, and each picture with itself
+            keep = left + start < right
+            left, right = left[keep], right[keep]
+        yield rows[left], other[right]
 
 
 def _proposed(
@@ -144,12 +187,16 @@ def _same_picture(one: Grey, other: Grey) -> npt.NDArray[np.bool_]:
     The correlation asks whether all of it agrees, the residual whether no single place differs, as
     a nodule does on a radiograph that is otherwise like another.
     """
-    first, second = (values.astype(np.float32) for values in (one, other))
-    first -= first.mean(axis=1, keepdims=True)
-    second -= second.mean(axis=1, keepdims=True)
-    first /= np.maximum(first.std(axis=1, keepdims=True), 1e-6)
-    second /= np.maximum(second.std(axis=1, keepdims=True), 1e-6)
+    first, second = _standardized(one), _standardized(other)
     correlation = (first * second).mean(axis=1)
     residual = np.abs(second - correlation[:, None] * first).max(axis=1)
     alike: npt.NDArray[np.bool_] = (correlation >= MIN_CORRELATION) & (residual <= MAX_RESIDUAL)
     return alike
+
+
+def _standardized(greys: Grey) -> npt.NDArray[np.float32]:
+    """Returns grey copies with mean 0 and deviation 1, so that brightness and contrast are gone."""
+    values = greys.astype(np.float32)
+    values -= values.mean(axis=1, keepdims=True)
+    values /= np.maximum(values.std(axis=1, keepdims=True), 1e-6)
+    return values

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from lavis_msmedcap.datasets.readers.report import ReadReport
 from lavis_msmedcap.datasets.records import DOMAINS, MEDICAL, SPLITS, MedCapRecord
 
 _START = 1 << 16  # characters
+# a table of somebody's own may have some of them, and columns besides that a manifest has not
+_KEYS = {entry.name for entry in fields(MedCapRecord)}
 
 
 @dataclass
@@ -120,7 +122,7 @@ def is_manifest(place: Path) -> bool:
         entry = json.loads(line)
     except ValueError:
         return False
-    return isinstance(entry, dict) and {"image", "captions", "split"} <= set(entry)
+    return isinstance(entry, dict) and set(entry) >= _KEYS
 
 
 def read_manifest(path: Path, source: str, report: ReadReport) -> Iterator[MedCapRecord]:

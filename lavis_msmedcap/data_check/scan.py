@@ -13,29 +13,36 @@ from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from functools import partial
+from typing import Callable
 
 from tqdm import tqdm
 
 from lavis_msmedcap.common.errors import DataError, Interruption
 from lavis_msmedcap.data_check.cache import FactsCache, Stamp, stamp_of
 from lavis_msmedcap.data_check.images import ABSENT, CRASHED, ImageFacts, examine
+from lavis_msmedcap.imaging.read import DEFAULTS, ReadOptions
 
 logger = logging.getLogger(__name__)
 
 Found = list[tuple[str, ImageFacts]]
+Look = Callable[[Sequence[str]], Found]
 
 _CHUNK = 8  # images per message to a process
 _AHEAD = 4  # messages that wait for each process: memory stays flat however many images there are
 _SAVE_EVERY = 2.0  # seconds
 
 
-def scan(images: Sequence[str], cache: FactsCache, workers: int = 0) -> dict[str, ImageFacts]:
+def scan(
+    images: Sequence[str], cache: FactsCache, workers: int = 0, options: ReadOptions = DEFAULTS
+) -> dict[str, ImageFacts]:
     """Decodes images fully.
 
     Args:
         images: Images as in records; one that comes twice is looked at once.
         cache: What is known already, and where to keep what is new.
         workers: Processes; 0 for one per core, 1 for none besides this one.
+        options: Windows and limits that images are read with.
 
     Returns:
         Facts by image.
@@ -46,14 +53,15 @@ def scan(images: Sequence[str], cache: FactsCache, workers: int = 0) -> dict[str
     """
     stamps = {image: stamp_of(image) for image in dict.fromkeys(images)}
     here = {image: stamp for image, stamp in stamps.items() if stamp is not None}
-    facts = cache.lookup(here)
+    facts = cache.lookup(here, options)
     absent = [image for image in stamps if image not in here]
     facts.update(dict.fromkeys(absent, ABSENT))
     left = [image for image in here if image not in facts]
+    look = partial(_look, options=options)
     bar = tqdm(total=len(stamps), initial=len(facts), desc="images", unit="", disable=None)
-    with bar, _Keeper(cache, here) as keeper:
+    with bar, _Keeper(cache, here, options) as keeper:
         try:
-            for found in _examined(left, min(workers or _cores(), len(left))):
+            for found in _examined(left, min(workers or _cores(), len(left)), look):
                 facts.update(found)
                 keeper.add(found)
                 bar.update(len(found))
@@ -66,8 +74,8 @@ def scan(images: Sequence[str], cache: FactsCache, workers: int = 0) -> dict[str
 class _Keeper:
     """Hands findings to the cache every few seconds, and the rest of them at the end."""
 
-    def __init__(self, cache: FactsCache, stamps: dict[str, Stamp]) -> None:
-        self._cache, self._stamps = cache, stamps
+    def __init__(self, cache: FactsCache, stamps: dict[str, Stamp], options: ReadOptions) -> None:
+        self._cache, self._stamps, self._options = cache, stamps, options
         self._waiting: Found = []
         self._saved = time.monotonic()
 
@@ -78,7 +86,7 @@ class _Keeper:
 
     def _save(self) -> None:
         rows = [(image, self._stamps[image], facts) for image, facts in self._waiting]
-        self._cache.store(rows)
+        self._cache.store(rows, self._options)
         self._waiting, self._saved = [], time.monotonic()
 
     def __enter__(self) -> _Keeper:
@@ -88,18 +96,20 @@ class _Keeper:
         self._save()
 
 
-def _examined(images: Sequence[str], workers: int) -> Iterator[Found]:
+def _examined(images: Sequence[str], workers: int, look: Look) -> Iterator[Found]:
     """Yields findings in portions, in any order."""
     chunks = deque(list(images[i : i + _CHUNK]) for i in range(0, len(images), _CHUNK))
     if workers <= 1:
-        yield from map(_look, chunks)
+        yield from map(look, chunks)
         return
     while chunks:
-        lost = yield from _in_pool(chunks, workers)
-        yield from _one_by_one(lost)  # one of them ended its process
+        lost = yield from _in_pool(chunks, workers, look)
+        yield from _one_by_one(lost, look)  # one of them ended its process
 
 
-def _in_pool(chunks: deque[list[str]], workers: int) -> Generator[Found, None, list[str]]:
+def _in_pool(
+    chunks: deque[list[str]], workers: int, look: Look
+) -> Generator[Found, None, list[str]]:
     """Works through chunks in processes of one pool.
 
     Returns:
@@ -110,7 +120,7 @@ def _in_pool(chunks: deque[list[str]], workers: int) -> Generator[Found, None, l
         while chunks or pending:
             while chunks and len(pending) < workers * _AHEAD:
                 chunk = chunks.popleft()
-                pending[pool.submit(_look, chunk)] = chunk
+                pending[pool.submit(look, chunk)] = chunk
             finished, _ = wait(pending, return_when=FIRST_COMPLETED)
             for future in finished:
                 try:
@@ -122,14 +132,14 @@ def _in_pool(chunks: deque[list[str]], workers: int) -> Generator[Found, None, l
     return []
 
 
-def _one_by_one(images: Sequence[str]) -> Iterator[Found]:
+def _one_by_one(images: Sequence[str], look: Look) -> Iterator[Found]:
     """Finds out which image ends the process that decodes it."""
     left = deque(images)
     while left:
         with _pool(1) as pool:
             try:
                 while left:
-                    yield pool.submit(_look, [left[0]]).result()
+                    yield pool.submit(look, [left[0]]).result()
                     left.popleft()
             except BrokenProcessPool:
                 reason = "its decoder ended the process (out of memory, or a fault in a library)"
@@ -190,8 +200,8 @@ def _nothing() -> None:
     pass
 
 
-def _look(images: Sequence[str]) -> Found:
-    return [(image, examine(image)) for image in images]
+def _look(images: Sequence[str], options: ReadOptions) -> Found:
+    return [(image, examine(image, options)) for image in images]
 
 
 def _cores() -> int:

@@ -53,13 +53,13 @@ class Piece(NamedTuple):
         number: Its place in the shuffled order of its data set and split; names its members.
         record: The image.
         size: Bytes of its file, or its share of a file that holds several; 0 if there is none.
-        modified: When the file was changed last, in seconds; 0 if there is none.
+        modified: When the file was changed last, in nanoseconds; 0 if there is none.
     """
 
     number: int
     record: MedCapRecord
     size: int
-    modified: float
+    modified: int
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,12 @@ class Shard:
     def size(self) -> int:
         """About how many bytes it will have."""
         return sum(piece.size + _OVERHEAD for piece in self.pieces)
+
+    @property
+    def stamp(self) -> str:
+        """Hash of when its images were changed last, by which a replaced one is noticed."""
+        times = json.dumps([piece.modified for piece in self.pieces])
+        return hashlib.sha256(times.encode()).hexdigest()
 
 
 def plan_shards(records: Iterable[MedCapRecord], settings: ShardSettings) -> list[Shard]:
@@ -161,16 +167,16 @@ def _measured(records: Sequence[MedCapRecord]) -> list[Piece]:
     return pieces
 
 
-def _facts(files: Sequence[str]) -> dict[str, tuple[int, float]]:
+def _facts(files: Sequence[str]) -> dict[str, tuple[int, int]]:
     """Returns size and time of change by file; 0 for those that cannot be read, told later on."""
     facts = {}
     for file in files:
         try:
             found = os.stat(file)  # noqa: PTH116 - called for every image, a Path costs more
         except OSError:
-            facts[file] = 0, 0.0
+            facts[file] = 0, 0
         else:
-            facts[file] = found.st_size, found.st_mtime
+            facts[file] = found.st_size, found.st_mtime_ns
     return facts
 
 

@@ -48,7 +48,8 @@ def write_shards(
 ) -> tuple[ConvertReport, list[Shard]]:
     """Writes the shards of records, each with its index beside it, and a report.
 
-    The files depend on records, settings and images alone: not on the number of workers, nor on
+    The files depend on records, settings and images alone (the indexes on the time of the images'
+    last change as well): not on the number of workers, nor on
     whether the conversion was interrupted on the way.
 
     Args:
@@ -98,7 +99,7 @@ def _alone_in(out: Path) -> Iterator[None]:
 
 
 def _is_finished(shard: Shard, out: Path) -> bool:
-    """Tells whether a shard is there, whole, of this plan, and newer than its images."""
+    """Tells whether a shard is there, whole, of this plan, and of the images as they are."""
     path = out / f"{shard.name}.tar"
     with contextlib.suppress(FileNotFoundError):
         facts = path.stat()
@@ -107,7 +108,7 @@ def _is_finished(shard: Shard, out: Path) -> bool:
             index is not None
             and index.facts.get("plan") == shard.digest
             and index.facts.get("bytes") == facts.st_size
-            and all(piece.modified <= facts.st_mtime for piece in shard.pieces)
+            and index.facts.get("changed") == shard.stamp
         )
     return False
 
@@ -237,6 +238,7 @@ def write_shard(
         "bytes": tar.size,
         "sha256": sha256,
         "plan": shard.digest,
+        "changed": shard.stamp,
         "how": dict(sorted(how.items())),
         "broken": broken,
     }

@@ -114,3 +114,90 @@ def test_what_is_no_data_set(tmp_path):
         read(tmp_path, "rocco")
     with pytest.raises(DataError, match="read as a ROCO v1 tree, has no image"):
         read(tmp_path, "roco")
+
+
+def own_rows(n: int = 4) -> list[dict[str, str]]:
+    split = ("train", "test")
+    return [
+        {
+            "image": f"{i}.png",
+            "caption": f"Scan {i}.",
+            "patient_id": f"p{i // 2}",
+            "split": split[i % 2],
+        }
+        for i in range(n)
+    ]
+
+
+def groups(place: Path) -> tuple[str, set[tuple[str, str | None]]]:
+    chosen, records = read_place(place, ReadReport("mine"))
+    return chosen.name, {(record.split, record.group_id) for record in records}
+
+
+OWN = {("train", "p0"), ("test", "p0"), ("train", "p1"), ("test", "p1")}
+
+
+@pytest.mark.parametrize("name", ["data.json", "captions.json"])
+@pytest.mark.parametrize("as_folder", [False, True])
+def test_an_own_json_list_keeps_its_splits_and_patients(tmp_path, name, as_folder):
+    path = put(tmp_path / name, json.dumps(own_rows()))
+    assert groups(tmp_path if as_folder else path) == ("table", OWN)
+
+
+def test_own_json_lines_are_no_manifest(tmp_path):
+    rows = [{**row, "captions": [row.pop("caption")]} for row in own_rows()]
+    path = put(tmp_path / "data.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    assert groups(path) == ("table", OWN)
+
+
+def own_csv(path: Path, numbers: range) -> Path:
+    lines = [f"{i}.png,Scan {i}.,p{i % 2}\n" for i in numbers]
+    return put(path, "image,caption,patient_id\n" + "".join(lines))
+
+
+def test_own_tables_named_as_those_of_rocov2(tmp_path):
+    own_csv(tmp_path / "train_captions.csv", range(2))
+    own_csv(tmp_path / "test_captions.csv", range(2, 4))
+    assert groups(tmp_path) == ("table", OWN)
+
+
+@pytest.mark.parametrize("caption", ["caption", "report"])
+def test_own_parquet_files_named_as_those_of_rocov2(tmp_path, caption):
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    for split in ("train", "test"):
+        path = tmp_path / "data" / f"{split}-00000-of-00001.parquet"
+        path.parent.mkdir(exist_ok=True)
+        cells = {
+            "image": [{"bytes": jpeg_bytes(picture(i)), "path": None} for i in range(2)],
+            "image_id": [f"{split}{i}" for i in range(2)],
+            caption: ["A scan.", "Another."],
+            "patient_id": ["p0", "p1"],
+        }
+        pq.write_table(pa.table(cells), path)
+    assert groups(tmp_path) == ("table", OWN)
+
+
+def test_the_split_of_a_single_table_is_in_its_name(tmp_path):
+    report = ReadReport("mine")
+    _, records = read_place(own_csv(tmp_path / "test.csv", range(2)), report)
+    assert {record.split for record in records} == {"test"}
+    assert report.notes == {"records whose split the file's name tells": 2}
+
+
+@pytest.mark.parametrize("as_folder", [False, True])
+def test_karpathys_own_file(tmp_path, as_folder):
+    images = [
+        {
+            "filepath": "val2014",
+            "sentids": [i],
+            "filename": f"COCO_val2014_{i:012d}.jpg",
+            "imgid": i,
+            "split": split,
+            "sentences": [{"tokens": ["a"], "raw": f"Picture {i}.", "imgid": i, "sentid": i}],
+        }
+        for i, split in enumerate(("train", "restval", "val", "test", "test"))
+    ]
+    content = json.dumps({"images": images, "dataset": "coco"})
+    path = put(tmp_path / "dataset_coco.json", content)
+    expected = ("coco", {"train": 2, "val": 1, "test": 2})
+    assert read(tmp_path if as_folder else path) == expected

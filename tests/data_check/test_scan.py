@@ -45,7 +45,7 @@ def test_a_second_scan_looks_only_at_what_changed(tmp_path, monkeypatch):
 
     looked_at: list[str] = []
     monkeypatch.setattr(
-        scan_module, "examine", lambda image: looked_at.append(image) or examine(image)
+        scan_module, "examine", lambda image, how: looked_at.append(image) or examine(image, how)
     )
     truncated = next(name for name in names if before[name].problem == TRUNCATED)
     put(Path(truncated), jpeg_bytes(picture(5)))
