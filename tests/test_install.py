@@ -112,17 +112,22 @@ def test_the_hook_can_be_switched_off(installed: Environment) -> None:
     assert installed.output("-c", code, LAVIS_MSMEDCAP_AUTOLOAD="0") == "[]"
 
 
-def test_the_hook_costs_less_than_a_millisecond(installed: Environment) -> None:
+def test_the_hook_costs_less_than_the_first_import_of_python(installed: Environment) -> None:
+    """Python's own ``encodings`` are the measure: a busy machine slows both alike."""
     installed.run("-c", "pass")  # compiles the files once
     reports = [installed.run("-X", "importtime", "-c", "pass").stderr for _ in range(10)]
+    shares = [
+        microseconds(report, "lavis_msmedcap") / microseconds(report, "encodings")
+        for report in reports
+    ]
     # The best of ten: whatever else runs on this machine can only add to the cost of the hook.
-    assert min(hook_microseconds(report) for report in reports) < 1000
+    assert min(shares) < 1
 
 
-def hook_microseconds(report: str) -> int:
-    """Reads the cumulative time of this package from what ``-X importtime`` prints."""
+def microseconds(report: str, module: str) -> int:
+    """Reads the cumulative time of a module from what ``-X importtime`` prints."""
     rows = [line.split("|") for line in report.splitlines()]
-    (time,) = [row[1] for row in rows if row[-1].strip() == "lavis_msmedcap"]
+    (time,) = [row[1] for row in rows if row[-1].strip() == module]
     return int(time)
 
 
