@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lavis_msmedcap.common.distributed import gather_objects, get_world_size, is_main_process
-from lavis_msmedcap.common.paths import resolve_path, write_text_at_once
+from lavis_msmedcap.common.paths import resolve_path
+from lavis_msmedcap.common.whole_files import write_whole
 from lavis_msmedcap.run_config import RunConfig
 from lavis_msmedcap.runners.run_status import fingerprint
 from lavis_msmedcap.runners.settings import OFF
@@ -51,7 +52,7 @@ class Chain:
             self._file.unlink(missing_ok=True)
             return
         self._file.parent.mkdir(parents=True, exist_ok=True)
-        write_text_at_once(self._file, json.dumps(self._done))
+        write_whole(self._file, [json.dumps(self._done)])
 
     def _read(self) -> list[str]:
         try:

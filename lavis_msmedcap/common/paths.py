@@ -45,13 +45,3 @@ def cache_root() -> Path:
     base = os.environ.get("XDG_CACHE_HOME")
     home = Path(base).expanduser() if base else Path.home() / ".cache"
     return home.absolute() / "lavis_msmedcap"
-
-
-def write_text_at_once(path: Path, text: str) -> None:
-    """Writes a text file so that a crash leaves either the old file or the new one."""
-    partial = path.with_name(f".{path.name}.tmp")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lavis_msmedcap.common.distributed import is_main_process
-from lavis_msmedcap.common.paths import write_text_at_once
+from lavis_msmedcap.common.whole_files import write_whole
 from lavis_msmedcap.runners.loaders import TRAIN, with_split
 from lavis_msmedcap.runners.long_texts import count_long_texts
 from lavis_msmedcap.runners.skipped_images import SkippedImages
@@ -93,4 +93,4 @@ class DataBook:
         if is_main_process():
             summary = data_summary(self._datasets, self._skipped.facts(), self._too_long)
             text = json.dumps(summary, indent=2, ensure_ascii=False) + "\n"
-            write_text_at_once(self._path, text)
+            write_whole(self._path, [text])

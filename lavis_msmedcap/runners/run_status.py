@@ -17,7 +17,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from lavis_msmedcap.common.paths import write_text_at_once
+from lavis_msmedcap.common.whole_files import write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ class RunStatus:
 
     def write(self, root: Path) -> None:
         """Writes the file in one step."""
-        write_text_at_once(root / STATUS, json.dumps(asdict(self), indent=1) + "\n")
+        write_whole(root / STATUS, [json.dumps(asdict(self), indent=1), "\n"])
 
 
 def read_status(root: Path) -> RunStatus | None:

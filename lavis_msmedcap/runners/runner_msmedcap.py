@@ -20,7 +20,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from lavis_msmedcap.common.distributed import gather_objects, get_world_size, is_main_process
 from lavis_msmedcap.common.errors import Interruption, Preempted
-from lavis_msmedcap.common.paths import write_text_at_once
+from lavis_msmedcap.common.whole_files import write_whole
 from lavis_msmedcap.models.checkpoint_loading import FROZEN
 from lavis_msmedcap.runners.checkpointing import Checkpoints, TrainingState
 from lavis_msmedcap.runners.data_summary import DataBook
@@ -239,8 +239,8 @@ class RunnerMSMedCap(RunnerBase):
         """Writes the configuration, everything resolved."""
         if is_main_process():
             text = OmegaConf.to_yaml(OmegaConf.create(self._plain_config()))
-            write_text_at_once(self.directory.config, text)
-            write_text_at_once(self.directory.environment, environment_text())
+            write_whole(self.directory.config, [text])
+            write_whole(self.directory.environment, [environment_text()])
 
     def log_stats(self, stats: Any, split_name: str) -> None:
         """Writes results as one line of JSON to the log file."""
