@@ -11,10 +11,8 @@ from typing import Any, cast
 
 import torch
 from lavis.common.registry import registry
-from lavis.runners.runner_base import RunnerBase
 from omegaconf import OmegaConf
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -31,13 +29,12 @@ from lavis_msmedcap.runners.image_check import check_eval_images
 from lavis_msmedcap.runners.interruption import describe_interruption
 from lavis_msmedcap.runners.keeper import Keeper
 from lavis_msmedcap.runners.loaders import check_splits, describe_plan, train_loader
-from lavis_msmedcap.runners.optimization import build_optimizer, count_steps
 from lavis_msmedcap.runners.precision import Precision, choose_device
 from lavis_msmedcap.runners.reporter import TrainingReporter
 from lavis_msmedcap.runners.run_directory import RunDirectory, open_run_directory
 from lavis_msmedcap.runners.run_log import RunLog
 from lavis_msmedcap.runners.run_status import RunStatus, read_status
-from lavis_msmedcap.runners.schedule import LRSchedule
+from lavis_msmedcap.runners.runner_properties import RunnerProperties
 from lavis_msmedcap.runners.settings import AUTO, RunSettings
 from lavis_msmedcap.runners.stopping import StopRequest
 from lavis_msmedcap.runners.training import Selection, Training
@@ -50,7 +47,7 @@ BEST = "best"
 
 
 @registry.register_runner("runner_msmedcap")
-class RunnerMSMedCap(RunnerBase):
+class RunnerMSMedCap(RunnerProperties):
     """Epoch-based training, validation and test.
 
     The interface is that of LAVIS' ``RunnerBase``. What differs: it runs without CUDA and without
@@ -100,118 +97,15 @@ class RunnerMSMedCap(RunnerBase):
         self._device = device
         self._dataloaders = loaders
         self._request = StopRequest()
-        self._model: nn.Module = model
-        self._wrapped_model: nn.Module | None = None
-        self._optimizer: torch.optim.Optimizer | None = None
-        self._lr_sched: LRSchedule | None = None
+        self._model = model
+        self._wrapped_model = None
+        self._optimizer = None
+        self._lr_sched = None
         with self.log.attached():
             self.precision = Precision(self.settings.amp, device)
         self.state = TrainingState()
         self.checkpoints = Checkpoints(self.directory, self._facts())
         self._book = DataBook(datasets, self.directory.data_summary)
-
-    # --- LAVIS' properties --------------------------------------------------------------------
-
-    @property
-    def device(self) -> torch.device:
-        """The device of this process."""
-        return self._device
-
-    @property
-    def use_distributed(self) -> bool:
-        """Whether several processes train together."""
-        return get_world_size() > 1
-
-    @property
-    def model(self) -> nn.Module:
-        """The model on its device, wrapped for several processes where it is trained by them."""
-        if self._wrapped_model is None:
-            self._model = self._model.to(self.device)
-            wrap = self.use_distributed and not self.evaluate_only
-            self._wrapped_model = self._wrap(self._model) if wrap else self._model
-        return self._wrapped_model
-
-    def _wrap(self, model: nn.Module) -> nn.Module:
-        return DistributedDataParallel(
-            model,
-            device_ids=[self.device.index] if self.device.type == "cuda" else None,
-            # a medical batch leaves out the branches that do not train on medical images
-            find_unused_parameters=True,
-        )
-
-    def unwrap_dist_model(self, model: nn.Module) -> nn.Module:
-        """Returns the model inside its DDP wrapper."""
-        return model.module if isinstance(model, DistributedDataParallel) else model
-
-    @property
-    def optimizer(self) -> torch.optim.Optimizer:
-        """AdamW over the trainable parameters."""
-        if self._optimizer is None:
-            settings = self.settings
-            self._optimizer = build_optimizer(
-                self.unwrap_dist_model(self.model),
-                settings.init_lr,
-                settings.weight_decay,
-                settings.beta2,
-            )
-        return self._optimizer
-
-    @property
-    def scaler(self) -> Any:
-        """Loss scaler of fp16 on CUDA, else None."""
-        return self.precision.scaler
-
-    @property
-    def lr_scheduler(self) -> LRSchedule:
-        """The learning rate by optimizer step."""
-        if self._lr_sched is None:
-            plan = self.settings.schedule_plan(self.steps_per_epoch)
-            if plan.warmup_steps >= plan.total_steps > 0 and is_main_process():
-                logger.warning(
-                    "run.warmup_steps is %d, but the training has %d steps: it never reaches "
-                    "run.init_lr",
-                    plan.warmup_steps,
-                    plan.total_steps,
-                )
-            self._lr_sched = LRSchedule(self.optimizer, self.settings.lr_sched, plan)
-        return self._lr_sched
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Optimizer steps of an epoch."""
-        return count_steps(len(self.train_loader), self.settings.accum_grad_iters)
-
-    @property
-    def dataloaders(self) -> dict[str, DataLoader[dict[str, Any]]]:
-        """Loaders by split; ``train`` is missing when only evaluating."""
-        return self._dataloaders
-
-    @property
-    def evaluate_only(self) -> bool:
-        """Whether nothing is trained."""
-        return self.settings.evaluate
-
-    @property
-    def max_epoch(self) -> int:
-        """Number of epochs."""
-        return self.settings.max_epoch
-
-    @property
-    def valid_splits(self) -> tuple[str, ...]:
-        """Splits evaluated after each epoch."""
-        return self.settings.valid_splits
-
-    @property
-    def test_splits(self) -> tuple[str, ...]:
-        """Splits evaluated at the end; a run that only evaluates falls back on `valid_splits`."""
-        if self.evaluate_only and not self.settings.test_splits:
-            return self.settings.valid_splits
-        return self.settings.test_splits
-
-    @property
-    def train_splits(self) -> tuple[str, ...]:
-        """Splits that are trained on."""
-        return self.settings.train_splits
 
     # --- run directory ------------------------------------------------------------------------
 
