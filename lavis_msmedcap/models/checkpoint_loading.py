@@ -79,6 +79,9 @@ class CheckpointedModel(BaseModel):
     Args:
         branches: One or two branches by name, in the order of the visual prefix.
         settings: The ``model:`` section, kept for checkpoints.
+
+    Attributes:
+        loaded_from: The trained model that `load_checkpoint` loaded, with its epoch if it is known.
     """
 
     # patterns of keys that files of BLIP-2 and of the authors may hold beyond ours, with why
@@ -86,6 +89,7 @@ class CheckpointedModel(BaseModel):
 
     def __init__(self, branches: Mapping[str, QFormerBranch], settings: Mapping[str, Any]) -> None:
         super().__init__()
+        self.loaded_from: str | None = None
         self.branches = nn.ModuleDict(branches)
         self.settings = dict(settings)
 
@@ -238,3 +242,5 @@ class CheckpointedModel(BaseModel):
         if wrong is not None:
             raise WeightsError(wrong)
         self._load_any(checkpoint, str(path), ExpectedKeys(unused=self.dropped_branch_keys()))
+        epoch = checkpoint.metadata.get("epoch")
+        self.loaded_from = f"{path} of epoch {epoch}" if epoch else str(path)

@@ -16,6 +16,8 @@ from lavis_msmedcap.common.distributed import barrier, is_main_process
 from lavis_msmedcap.models.checkpoints import read_checkpoint, save_checkpoint
 from lavis_msmedcap.runners.run_directory import RunDirectory
 
+BEST = "best"  # what a caller asks for, and the name of those weights in the results
+
 logger = logging.getLogger(__name__)
 
 
@@ -57,6 +59,19 @@ class TrainingState:
         }
 
 
+@dataclass(frozen=True)
+class Weights:
+    """Which weights a model holds.
+
+    Attributes:
+        epoch: Their epoch counted from 1, or a word: ``best``, ``given``.
+        source: Where they came from.
+    """
+
+    epoch: int | str
+    source: str
+
+
 class Checkpoints:
     """Writes and reads the checkpoints of one run; the main process writes, all ranks wait.
 
@@ -92,13 +107,15 @@ class Checkpoints:
         self._save(self._directory.checkpoint_best, model, state)
         self._tell(self._directory.checkpoint_best, state)
 
-    def load_best(self, model: Any, device: torch.device) -> Path | None:
+    def load_best(self, model: Any, device: torch.device) -> Weights | None:
         """Loads the best weights of the run, or the last ones if none are best.
 
         Returns:
-            The file, or None if the run has written none, which leaves the model as it is.
+            What was loaded: ``best``, or the last epoch. None if the run has written none, which
+            leaves the model as it is.
         """
-        for path in (self._directory.checkpoint_best, self._directory.checkpoint_last):
+        best = self._directory.checkpoint_best
+        for path in (best, self._directory.checkpoint_last):
             if path.is_file():
                 state_dict, metadata = read_checkpoint(path)
                 model.load_trainable_state_dict(
@@ -106,7 +123,8 @@ class Checkpoints:
                 )
                 if is_main_process():
                     logger.info("loaded %s of epoch %s", path.name, metadata.get("epoch"))
-                return path
+                epoch = BEST if path == best else int(metadata["epoch"])
+                return Weights(epoch, path.name)
         return None
 
     def _save(self, path: Path, model: Any, state: TrainingState) -> None:

@@ -11,6 +11,7 @@ from torch import nn
 
 from lavis_msmedcap.common.distributed import gather_objects, get_rank, is_main_process
 from lavis_msmedcap.common.errors import ConfigError
+from lavis_msmedcap.runners.checkpointing import Weights
 from lavis_msmedcap.runners.loaders import Datasets, EvalData, eval_data
 from lavis_msmedcap.runners.precision import Precision
 from lavis_msmedcap.runners.progress import Tracked
@@ -40,16 +41,13 @@ class Evaluator:
         self.splits = {name: eval_data(datasets, name, settings, device) for name in names}
 
     @torch.no_grad()
-    def run(
-        self, model: nn.Module, split: str, epoch: int | str, weights: str, precision: Precision
-    ) -> Any:
+    def run(self, model: nn.Module, split: str, weights: Weights, precision: Precision) -> Any:
         """Evaluates one split; the random state of training is the same afterwards.
 
         Args:
             model: Model without a DDP wrapper.
             split: A split of ``valid_splits`` or ``test_splits``.
-            epoch: Names the weights in the results.
-            weights: Where the weights came from, kept with the results.
+            weights: Which they are, kept with the results.
             precision: Autocast.
 
         Returns:
@@ -66,9 +64,9 @@ class Evaluator:
             result = self._task.after_evaluation(
                 val_result=rows,
                 split_name=split,
-                epoch=epoch,
+                epoch=weights.epoch,
                 expected=data.expected,
-                weights=weights,
+                weights=weights.source,
             )
         # LAVIS' tasks answer on the main process only, but all ranks must agree on what is best
         return gather_objects([result])[0]

@@ -20,7 +20,7 @@ from lavis_msmedcap.common.distributed import gather_objects, get_world_size, is
 from lavis_msmedcap.common.errors import Interruption, Preempted
 from lavis_msmedcap.common.whole_files import write_whole
 from lavis_msmedcap.models.checkpoint_loading import FROZEN
-from lavis_msmedcap.runners.checkpointing import Checkpoints, TrainingState
+from lavis_msmedcap.runners.checkpointing import BEST, Checkpoints, TrainingState, Weights
 from lavis_msmedcap.runners.data_summary import DataBook
 from lavis_msmedcap.runners.domains import check_domains, dataset_domains
 from lavis_msmedcap.runners.environment import environment_text
@@ -43,7 +43,7 @@ from lavis_msmedcap.runners.training_state import Progress, StateStore
 
 logger = logging.getLogger(__name__)
 
-BEST = "best"
+GIVEN = "given"  # weights that this run has not trained
 
 
 @registry.register_runner("runner_msmedcap")
@@ -160,7 +160,7 @@ class RunnerMSMedCap(RunnerProperties):
             if self.evaluate_only:
                 for split in self.valid_splits:
                     if split not in self.test_splits:
-                        self.eval_epoch(split, cur_epoch="given", skip_reload=True)
+                        self.eval_epoch(split, cur_epoch=BEST, skip_reload=True)
                 self.evaluate(skip_reload=True)
                 return
             keeper = self._train_epochs()
@@ -273,8 +273,8 @@ class RunnerMSMedCap(RunnerProperties):
         """Evaluates the test splits.
 
         Args:
-            cur_epoch: ``best`` loads this run's best checkpoint, else its last; anything else
-                only names the weights in the results.
+            cur_epoch: ``best`` loads this run's best checkpoint, else its last; the results name
+                what was loaded. Anything else only names the weights in the results.
             skip_reload: Take the model's weights as they are.
 
         Returns:
@@ -283,38 +283,37 @@ class RunnerMSMedCap(RunnerProperties):
         with self._logging():
             if not self.test_splits:
                 return {}
-            source = "the weights that the run started from" if self.evaluate_only else "memory"
-            if cur_epoch == BEST and not skip_reload:
-                loaded = self.checkpoints.load_best(self._bare_model, self.device)
-                source = loaded.name if loaded is not None else source
+            weights = self._weights(cur_epoch, skip_reload)
             results = {}
             for split in self.test_splits:
-                results[split] = self.eval_epoch(split, cur_epoch, skip_reload=True, source=source)
+                results[split] = self._evaluate_split(split, weights)
                 self.log_stats(results[split], split)
             return results
 
-    def eval_epoch(
-        self,
-        split_name: str,
-        cur_epoch: int | str,
-        skip_reload: bool = False,
-        source: str | None = None,
-    ) -> Any:
+    def eval_epoch(self, split_name: str, cur_epoch: int | str, skip_reload: bool = False) -> Any:
         """Evaluates one split; the random state of training is the same afterwards.
 
         Args:
             split_name: A split of ``valid_splits`` or ``test_splits``.
-            cur_epoch: Names the weights in the results; ``best`` loads them.
+            cur_epoch: As in `evaluate`.
             skip_reload: Take the model's weights as they are.
-            source: Where the weights came from, kept with the results.
 
         Returns:
             What the task makes of it, the same on every rank.
         """
-        if cur_epoch == BEST and not skip_reload:
-            self.checkpoints.load_best(self._bare_model, self.device)
-        weights = source or f"epoch {cur_epoch}"
-        return self._evaluator.run(self._bare_model, split_name, cur_epoch, weights, self.precision)
+        return self._evaluate_split(split_name, self._weights(cur_epoch, skip_reload))
+
+    def _evaluate_split(self, split: str, weights: Weights) -> Any:
+        return self._evaluator.run(self._bare_model, split, weights, self.precision)
+
+    def _weights(self, cur_epoch: int | str, skip_reload: bool) -> Weights:
+        """Loads the best weights if they are asked for, and names those that the model holds."""
+        if cur_epoch != BEST:
+            return Weights(cur_epoch, f"epoch {cur_epoch}")
+        model: Any = self._bare_model
+        loaded = None if skip_reload else self.checkpoints.load_best(model, self.device)
+        origin = getattr(model, "loaded_from", None) or "the weights that the run started from"
+        return loaded or Weights(GIVEN, origin if self.evaluate_only else "memory")
 
     @contextlib.contextmanager
     def _logging(self) -> Iterator[None]:

@@ -154,10 +154,10 @@ class MedicalCaptioningTask(MSMedCapTask):
         Args:
             val_result: Rows of this rank.
             split_name: Name of the split.
-            epoch: Epoch, or ``best``.
+            epoch: Epoch, or a word: ``best``, ``given``.
             expected: Every (dataset, image_id) that must be there.
-            kwargs: What else the run tells about itself, for example ``checkpoint``; kept with
-                the scores.
+            kwargs: What else the run tells about itself, for example ``weights``; kept with the
+                scores.
 
         Returns:
             On every rank: ``agg_metrics`` (CIDEr, or the first metric that worked; None if none
@@ -183,7 +183,8 @@ class MedicalCaptioningTask(MSMedCapTask):
         facts = {"split": split, "epoch": epoch, "decoding": asdict(self.decoding), **facts}
         facts.update({"phantom_figures": figures} if figures else {})
         write_json(result_dir / f"metrics_{split}.json", {**sheet, **facts})
-        logger.info("scores of %s (epoch %s):\n%s", split, epoch, format_scores(sheet))
+        weights = facts.get("weights", f"epoch {epoch}")
+        logger.info("scores of %s (%s):\n%s", split, weights, format_scores(sheet))
         if figures:
             logger.info("does the model look at the images?\n%s", format_figures(figures))
         if reported:

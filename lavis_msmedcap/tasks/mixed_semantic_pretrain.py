@@ -55,16 +55,16 @@ class MixedSemanticPretrainTask(MSMedCapTask):
         split_name: str,
         epoch: int | str,
         expected: Sequence[Key] | None = None,
-        **kwargs: Any,  # noqa: ARG002
+        **kwargs: Any,
     ) -> dict[str, Any]:
         """Averages the losses over all images of all ranks.
 
         Args:
             val_result: Rows of this rank.
             split_name: Name of the split.
-            epoch: Epoch, or ``best``.
+            epoch: Epoch, or a word: ``best``, ``given``.
             expected: Every (dataset, image_id) that must be there.
-            kwargs: What the runner knows and only captioning needs.
+            kwargs: What else the run tells about itself; ``weights`` is shown.
 
         Returns:
             On every rank: ``agg_metrics`` (minus the mean loss, None if that is not finite),
@@ -75,10 +75,11 @@ class MixedSemanticPretrainTask(MSMedCapTask):
         means = mean_losses(rows)
         loss = means.get("loss", math.nan)
         if is_main_process():
+            weights = kwargs.get("weights", f"epoch {epoch}")
             if not math.isfinite(loss):
-                logger.warning("%s: the loss of epoch %s is %s, no metric", split_name, epoch, loss)
+                logger.warning("%s: the loss of %s is %s, no metric", split_name, weights, loss)
             shown = ", ".join(f"{name} {value:.4f}" for name, value in means.items())
-            logger.info("%s: %d images, %s", split_name, len(rows), shown)
+            logger.info("%s (%s): %d images, %s", split_name, weights, len(rows), shown)
         return {"agg_metrics": -loss if math.isfinite(loss) else None, **means}
 
 
