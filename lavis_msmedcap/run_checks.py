@@ -190,7 +190,8 @@ def check_run_config(draft: Draft) -> dict[str, Any]:
     _warn_of_likely_typos(config["run"])
     own = _own_parts(config) - draft.incomplete
     if not draft.problems and {"model", "task", "runner"} <= own:
-        config, draft.notes = fit_to_recipe(config)
+        config, notes = fit_to_recipe(config)
+        draft.notes += notes
     draft.problems += relation_problems(config, draft.user, own, draft.incomplete)
     draft.problems += input_problems(_sound_inputs(config, schema))
     return config

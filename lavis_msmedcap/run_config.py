@@ -2,8 +2,9 @@
 
     file ─▶ body ─scales[scale]─▶ ─options─▶ picks packaged defaults ─▶ merged ─▶ resolved ─▶ check
 
-Precedence: packaged model and dataset defaults < the file's body < ``scales[scale]`` < options.
-A file without ``stages:`` is one stage (see `run_stages`).
+Precedence: packaged model and dataset defaults < the file's body < ``scales[scale]`` < options;
+but a branch that the body sets to null stays out, whatever the scale says of it. A file
+without ``stages:`` is one stage (see `run_stages`).
 """
 
 from __future__ import annotations
@@ -20,7 +21,13 @@ from omegaconf import DictConfig, OmegaConf
 from lavis_msmedcap.common.config_check import describe_unknown, show
 from lavis_msmedcap.common.errors import ConfigError
 from lavis_msmedcap.run_options import idle_options, parse_options
-from lavis_msmedcap.run_sources import Draft, find_config, merge, read_config
+from lavis_msmedcap.run_sources import (
+    Draft,
+    find_config,
+    merge,
+    read_config,
+    without_dropped_branches,
+)
 from lavis_msmedcap.run_stages import Stage, evaluating, made_by_earlier, split_stages
 
 SECTIONS = ("model", "datasets", "run")
@@ -40,7 +47,7 @@ class RunConfig:
     Args:
         config: All sections, interpolations resolved.
         source: The file it came from.
-        notes: What the recipe of the run leaves out, one sentence each.
+        notes: What is left out, and why, one sentence each.
         stage: Which of the file's ``stages`` it is; "" in a file without.
     """
 
@@ -272,7 +279,11 @@ def _require_mapping(draft: Draft, key: str, shown: str) -> None:
 def _apply_scale(draft: Draft, options: dict[str, Any]) -> None:
     """Puts the overlay of the chosen scale and then the options over the body."""
     body = {key: value for key, value in draft.config.items() if key != "scales"}
-    overlay = _overlay(draft, options)
+    overlay, lost = without_dropped_branches(_overlay(draft, options), body, options)
+    draft.notes += [
+        f"scales: the settings of model.branches.{name} are left out: the file sets it to null"
+        for name in lost
+    ]
     if "scales" in options:
         draft.problems.append(
             "--options scales: options win over every scale, so set the key itself, for example "

@@ -26,7 +26,7 @@ class Draft:
         config: Nested dictionaries; interpolations unresolved until the last step.
         user: What the file and the options say themselves, without packaged defaults, resolved.
         problems: One sentence each.
-        notes: One sentence for each thing that the recipe of the run leaves out.
+        notes: One sentence for each thing that is left out, and why.
         incomplete: Sections (``model``, ``datasets.roco``, ``run``) whose defaults or settings are
             lost to a problem already told, so that holes in them are no news.
         unresolved: Keys whose ``${...}`` is already told to be wrong; they are null.
@@ -183,6 +183,30 @@ def _take_out(
     for name in dropped:
         del merged[key][name]
     return dropped
+
+
+def without_dropped_branches(
+    overlay: Mapping[str, Any], body: Mapping[str, Any], options: Mapping[str, Any]
+) -> tuple[dict[str, Any], list[str]]:
+    """Takes out of a scale's settings the branches that the file itself sets to null.
+
+    Args:
+        overlay: Settings of the chosen scale.
+        body: The file without its scales.
+        options: Parsed ``--options``; a branch that they set comes back, with its scale.
+
+    Returns:
+        The settings that are left, and the names of the branches taken out.
+    """
+    own, scaled, wanted = (
+        _mapping_at(_mapping_at(part, "model"), "branches") for part in (body, overlay, options)
+    )
+    dropped = {name for name, value in own.items() if value is None} - set(wanted)
+    lost = [name for name in scaled if name in dropped and scaled[name] is not None]
+    if not lost:
+        return dict(overlay), []
+    branches = {name: value for name, value in scaled.items() if name not in lost}
+    return {**overlay, "model": {**overlay["model"], "branches": branches}}, lost
 
 
 def _mapping_at(config: Mapping[str, Any], key: str) -> Mapping[str, Any]:
