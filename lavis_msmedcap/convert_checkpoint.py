@@ -61,7 +61,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cfg-path",
         metavar="FILE",
-        help="run configuration of the training, for a SOURCE that does not carry its settings",
+        help="run configuration of the training, for a SOURCE that does not carry its settings; "
+        "what SOURCE tells of them must agree",
     )
     parser.add_argument(
         "--options",
@@ -82,7 +83,8 @@ def run(args: argparse.Namespace) -> None:
 
     Raises:
         WeightsError: If the checkpoint cannot be converted.
-        ConfigError: If the arguments do not fit together.
+        ConfigError: If the arguments do not fit together, or the run configuration is not that of
+            the checkpoint's training.
     """
     _check_target(args.target, args.to, args.force)
     prepare_process()
@@ -96,15 +98,17 @@ def run(args: argparse.Namespace) -> None:
         save_foreign,
     )
     from lavis_msmedcap.models.conversion import convert
+    from lavis_msmedcap.models.conversion_settings import compare_settings
 
     path = find_checkpoint(args.source)
     checkpoint = read_any_checkpoint(path, args.branch)
     if checkpoint.kind == args.to and args.branch is None:
         raise WeightsError(f"{path} has the names of {args.to} already; choose another --to")
+    told = []
     if args.cfg_path is not None:
-        checkpoint.metadata["model"] = json.dumps(
-            _model_settings(args, checkpoint.metadata.get("arch"))
-        )
+        settings = _model_settings(args, checkpoint.metadata.get("arch"))
+        told = compare_settings(settings, checkpoint, str(path), args.cfg_path)
+        checkpoint.metadata["model"] = json.dumps(settings)
     elif args.to == "ours":
         _require_settings(args, checkpoint.metadata, path)
     converted = convert(checkpoint, args.to, str(path), args.branch, _layer_norm(args, checkpoint))
@@ -118,6 +122,7 @@ def run(args: argparse.Namespace) -> None:
     added = len(json.loads(converted.metadata.get(ADDED, "[]")))
     lines = [
         f"{path}: names of {checkpoint.kind}",
+        *told,
         *converted.report.lines(),
         f"wrote {len(converted.tensors)} tensors to {args.target}",
         *([f"  added (second names, layer norm): {added}"] if added else []),

@@ -233,13 +233,17 @@ def foreign(stage2: Any, tmp_path: Path) -> Path:
 
 
 def test_settings_come_from_the_run_configuration(
-    foreign: Path, stage2: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    foreign: Path,
+    stage2: Any,
+    stage2_settings: dict[str, Any],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     target = tmp_path / "ours.safetensors"
     error = refused(capsys, foreign, target, "--to=ours")
     assert "--cfg-path, or --arch msmedcap" in error
     config = tmp_path / "run.yaml"
-    settings = {"arch": "msmedcap", "model_type": "demo", "prompt": "my prompt"}
+    settings = {**stage2_settings, "prompt": "my prompt"}
     config.write_text(yaml.safe_dump({"model": settings, "datasets": {}, "run": {}}))
     converted(foreign, target, "--to=ours", "--cfg-path", config)
     tensors, metadata = read_checkpoint(target)

@@ -6,13 +6,14 @@ loaded.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lavis_msmedcap.common.errors import WeightsError
 from lavis_msmedcap.models.checkpoint_names import branches_of
 from lavis_msmedcap.models.checkpoint_settings import (
+    Difference,
     Shapes,
     differences,
     encoder_facts,
@@ -102,20 +103,24 @@ def header_problems(header: Header, path: Path, model: Mapping[str, Any], key: s
     absent = [b for b in _branches(model) if b not in branches_of(header.shapes)]
     problems = [f"{path}: {EMPTY_BRANCH.format(branch)}" for branch in absent]
     trained = trained_facts(header.kind, header.metadata)
-    found = differences(
-        {**trained, **facts_of_shapes(header.shapes)},
-        facts_of_settings(model),
-    )
-    found, _ = sort_out(found, model, arch == model.get("arch"))
+    theirs = {**trained, **facts_of_shapes(header.shapes)}
+    found, _ = sort_out(differences(theirs, facts_of_settings(model)), model, arch == model["arch"])
     problems += told(found, header.kind, str(path))
-    settled = {d.key.split(".encoder.")[0] for d in found if ".encoder." in d.key}
-    return problems + _width_problems(header.shapes, str(path), model, settled)
+    return problems + width_problems(header.shapes, str(path), model, found)
 
 
-def _width_problems(
-    shapes: Shapes, source: str, model: Mapping[str, Any], settled: set[str]
+def width_problems(
+    shapes: Shapes, source: str, model: Mapping[str, Any], found: Sequence[Difference]
 ) -> list[str]:
-    """Compares the widths that no single key gives: of image tokens, and of the LLM."""
+    """Compares the widths that no single key gives: of image tokens, and of the LLM.
+
+    Args:
+        shapes: Shapes of a checkpoint by our names.
+        source: Where it is, for messages.
+        model: A ``model:`` section.
+        found: Differences that are told already; an encoder among them is passed over.
+    """
+    settled = {d.key.split(".encoder.")[0] for d in found if ".encoder." in d.key}
     problems = []
     for name, branch in _branches(model).items():
         key = f"model.branches.{name}"
