@@ -151,8 +151,8 @@ def _token_counter(model: Mapping[str, Any]) -> tuple[Callable[[str], int] | Non
     """Makes a function that counts the tokens of a text as the model's limit counts them."""
     from lavis_msmedcap.models.build import load_text_tokenizer
     from lavis_msmedcap.models.llm import load_tokenizer
+    from lavis_msmedcap.models.llm_build import LLM_TOKENIZER
     from lavis_msmedcap.models.llm_text import encode
-    from lavis_msmedcap.models.msmedcap import LLM_TOKENIZER
     from lavis_msmedcap.models.weight_files import locate
 
     reference = (model.get("llm") or {}).get("tokenizer")

@@ -56,10 +56,13 @@ LAYERS = {
     "models.weight_download": 1,
     "models.weight_files": 1,
     "models.checkpoint_names": 1,
+    "models.freezing": 1,
     "models.frozen_marks": 1,
     "models.precision": 1,
     "models.quantization": 1,
     "models.qformer_cache": 1,
+    "models.samples": 1,
+    "models.views": 1,
     "models.weights": 1,
     # 2 assemblies: parts put together; no configuration object
     "data_check": 2,
@@ -83,6 +86,7 @@ LAYERS = {
     "models.qformer_init": 2,
     "models.starting_points": 2,
     "models.features": 2,
+    "models.llm_build": 2,
     "models.matching": 2,
     "models.retrieval": 2,
     # 3 LAVIS seams: the classes in LAVIS' registry and what only they use

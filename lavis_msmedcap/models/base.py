@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, cast
 
 import torch
@@ -16,13 +16,6 @@ from torch import Tensor, nn
 
 from lavis_msmedcap.common.distributed import gather_objects, get_local_rank, is_distributed
 from lavis_msmedcap.common.errors import ConfigError, WeightsError
-from lavis_msmedcap.imaging.authors_view import authors_sam_view
-from lavis_msmedcap.imaging.views import (
-    normalize_clip,
-    normalize_sam,
-    unpack_views,
-    views_from_clip_normalized,
-)
 from lavis_msmedcap.models.branch import QFormerBranch
 from lavis_msmedcap.models.build import unmet_requirements
 from lavis_msmedcap.models.checkpoint_check import checkpoint_key, checkpoint_problems
@@ -30,85 +23,21 @@ from lavis_msmedcap.models.checkpoint_loading import CheckpointedModel
 from lavis_msmedcap.models.encoders.freeze import is_frozen
 from lavis_msmedcap.models.encoders.outputs import ImageEmbeds
 from lavis_msmedcap.models.feature_cache import FeatureCache
-from lavis_msmedcap.models.lora import MARK
+from lavis_msmedcap.models.freezing import (
+    audit_trainable,
+    describe_trainable,
+    optimizer_groups,
+)
 from lavis_msmedcap.models.precision import frozen_products
+from lavis_msmedcap.models.samples import EXPECTED_IMAGE, IMAGE_CURE, require_tensor
 from lavis_msmedcap.models.starting_points import starting_problems
+from lavis_msmedcap.models.views import SizedView, views_of_blip2_image, views_of_packed
 from lavis_msmedcap.models.weight_files import Need, fetch, is_url, problems
 from lavis_msmedcap.models.weights import trainable_parameters
 
-# the paper's rule: only Q-Formers, queries and linear layers train (Fig. 2)
-TRAINABLE_PARTS = (
-    "qformer.",
-    "query_tokens",
-    "vision_proj.",
-    "text_proj.",
-    "itm_head.",
-    "temp",
-    "llm_proj.",
-)
-
-NORM_CURE = "; for this layer norm set model.branches.clip.encoder.freeze_ln=false"
-
-EXPECTED_IMAGE = (
-    "the packed views of msmedcap_image_eval, uint8 (B, n), or a CLIP-normalised float tensor "
-    "(B, 3, H, W)"
-)
-IMAGE_CURE = (
-    "vis['eval'](picture).unsqueeze(0) makes it of one picture, torch.stack of several, with vis "
-    "from load_model_and_preprocess"
-)
 FUSED = "fused"  # in the place of a branch name: all branches together
 
 logger = logging.getLogger(__name__)
-
-
-def require(samples: Any, keys: Collection[str], what: str) -> None:
-    """Checks that samples hold what a call needs.
-
-    Raises:
-        ValueError: Naming the call and the first key that is absent or None, or what is not a
-            tensor in the place of the image.
-    """
-    if not isinstance(samples, Mapping):
-        raise ValueError(
-            f"{what} needs samples, a dictionary such as {{'image': ...}}, and got "
-            f"{type(samples).__name__}; {IMAGE_CURE}"
-        )
-    absent = [key for key in keys if samples.get(key) is None]
-    if absent:
-        cure = f", {EXPECTED_IMAGE}; {IMAGE_CURE}" if absent[0] == "image" else ""
-        raise ValueError(f"{what} needs samples[{absent[0]!r}]{cure}")
-    if "image" in keys:
-        require_tensor(samples["image"])
-
-
-def require_tensor(image: Any) -> None:
-    """Checks that an image is a tensor.
-
-    Raises:
-        ValueError: Saying what it is, what was expected, and what makes that.
-    """
-    if not isinstance(image, Tensor):
-        raise ValueError(
-            f"image is of type {type(image).__name__}; expected {EXPECTED_IMAGE}; {IMAGE_CURE}"
-        )
-
-
-def texts_of(samples: Mapping[str, Any]) -> list[str]:
-    """Returns ``text_input`` as a list; a single string is a batch of one, as in LAVIS' examples.
-
-    Raises:
-        ValueError: If there are images, but not one per text.
-    """
-    given = samples["text_input"]
-    texts = [given] if isinstance(given, str) else list(given)
-    image = samples.get("image")
-    if image is not None and len(image) != len(texts):
-        raise ValueError(
-            f"samples['text_input'] has {len(texts)} texts for {len(image)} images; "
-            "expected one text per image"
-        )
-    return texts
 
 
 def plain(config: Any) -> dict[str, Any]:
@@ -247,105 +176,42 @@ class DualBranchModel(CheckpointedModel):
                 embeds[name] = branch.encode(*views[name])
         return embeds
 
-    def _views(self, image: Tensor, names: list[str]) -> dict[str, tuple[Tensor, Tensor]]:
+    def _views(self, image: Tensor, names: list[str]) -> dict[str, SizedView]:
         """Returns per branch the normalised view and the image's size inside it."""
+        as_authors = "sam" in names and self.branch("sam").encoder.input == "authors"
         if image.dim() == 4 and image.is_floating_point():
-            return self._views_of_blip2_image(image, names)
+            if "sam" in names and not as_authors:
+                self._warn_of_missing_detail(image)
+            sizes = {name: self.branch(name).encoder.image_size for name in names}
+            return views_of_blip2_image(image, sizes, as_authors)
         if image.dim() != 2:
             raise ValueError(
                 f"image has shape {tuple(image.shape)} and dtype {image.dtype}; expected "
                 f"{EXPECTED_IMAGE}; {IMAGE_CURE}"
             )
-        packed = unpack_views(image)
-        views = {}
-        if "clip" in names:
-            views["clip"] = (normalize_clip(packed.clip), packed.valid_sizes)
-        if "sam" in names and self._sam_input == "authors":
-            # normalised on the CPU: a GPU divides with another last bit, which the wrap would show
-            clip = normalize_clip(packed.clip.cpu())
-            sam, valid_sizes = authors_sam_view(clip, packed.sam.shape[-1])
-            views["sam"] = (sam.to(image.device), valid_sizes.to(image.device))
-        elif "sam" in names:
-            views["sam"] = (normalize_sam(packed.sam, packed.valid_sizes), packed.valid_sizes)
-        return views
+        return views_of_packed(image, names, as_authors)
 
-    @property
-    def _sam_input(self) -> str:
-        """``raw`` or ``authors``; see `SamEncoder`."""
-        return str(self.branch("sam").encoder.input)
-
-    def _views_of_blip2_image(
-        self, image: Tensor, names: list[str]
-    ) -> dict[str, tuple[Tensor, Tensor]]:
-        sizes = {name: self.branch(name).encoder.image_size for name in names}
-        as_authors = "sam" in names and self._sam_input == "authors"
-        if "sam" in names and not as_authors and not self._warned_of_missing_detail:
-            self._warned_of_missing_detail = True
-            logger.warning(
-                "image is a CLIP-normalised tensor of %d x %d pixels: the SAM branch sees it "
-                "enlarged, without the detail of the file. Use the msmedcap_image_eval processor.",
-                *image.shape[-2:],
-            )
-        clip, sam, valid_sizes = views_from_clip_normalized(
-            image, sizes.get("clip", image.shape[-1]), sizes.get("sam", image.shape[-1])
+    def _warn_of_missing_detail(self, image: Tensor) -> None:
+        """Says once that the SAM branch gets an enlarged CLIP image."""
+        if self._warned_of_missing_detail:
+            return
+        self._warned_of_missing_detail = True
+        logger.warning(
+            "image is a CLIP-normalised tensor of %d x %d pixels: the SAM branch sees it "
+            "enlarged, without the detail of the file. Use the msmedcap_image_eval processor.",
+            *image.shape[-2:],
         )
-        by_name = {"clip": (clip, valid_sizes), "sam": (sam, valid_sizes)}
-        if as_authors:
-            by_name["sam"] = authors_sam_view(image, sizes["sam"])
-        return {name: by_name[name] for name in names}
 
     # --- training ---------------------------------------------------------------------------------
 
     def audit_trainable(self) -> dict[str, int]:
-        """Checks that what is trainable is what the paper's rule says, no more and no less.
-
-        Returns:
-            Number of trainable values by ``branch.part``.
-
-        Raises:
-            WeightsError: If something else than Q-Formers, queries and linear layers is trainable
-                (the layer norm behind the ViT and LoRA only where ``freeze_ln: false`` and
-                ``llm.lora`` ask for them), or one of those is frozen.
-        """
-        counts: dict[str, int] = {}
-        for name, parameter in self.named_parameters():
-            wanted = self._has_to_train(name)
-            if parameter.requires_grad and not wanted:
-                cure = NORM_CURE if ".encoder.ln." in name else ""
-                raise WeightsError(
-                    f"{name} is trainable; only Q-Formers, queries and linears may be{cure}"
-                )
-            if wanted and not parameter.requires_grad:
-                raise WeightsError(
-                    f"{name} is frozen, but Q-Formers, queries and linears have to train; call its "
-                    "requires_grad_(True). To keep a branch of stage 1 as it is, set "
-                    "model.branches.<name>.train_on=[]"
-                )
-            if wanted:
-                branch, part = name.split(".")[1:3]
-                key = "llm.lora" if MARK in name else f"{branch}.{part}"
-                counts[key] = counts.get(key, 0) + parameter.numel()
-        return counts
-
-    def _has_to_train(self, name: str) -> bool:
-        """Tells whether the paper's rule and the settings make a parameter train."""
-        if MARK in name:
-            return bool((self.settings.get("llm") or {}).get("lora"))
-        if not name.startswith("branches."):
-            return False
-        _, branch, part = name.split(".", 2)
-        if not part.startswith("encoder.ln."):
-            return part.startswith(TRAINABLE_PARTS)
-        settings = (self.settings.get("branches") or {}).get(branch) or {}
-        return not (settings.get("encoder") or {}).get("freeze_ln", True)
+        """Checks the trainable set against the paper's rule, see `freezing.audit_trainable`."""
+        return audit_trainable(self.named_parameters(), self.settings)
 
     def describe_trainable(self) -> str:
         """Returns the trainable set as a table, after `audit_trainable`."""
-        counts = self.audit_trainable()
         total = sum(p.numel() for p in self.parameters())
-        lines = [f"  {name:<24}{count:>14,}" for name, count in counts.items()]
-        head = f"trainable: {sum(counts.values()):,} of {total:,} parameters"
-        return "\n".join([head, *lines])
+        return describe_trainable(self.audit_trainable(), total)
 
     def get_optimizer_params(
         self, weight_decay: float, lr_scale: float = 1.0
@@ -356,13 +222,7 @@ class DualBranchModel(CheckpointedModel):
         """
         if lr_scale != 1.0:
             raise ValueError("lr_scale is for a trainable ViT; the encoders here are frozen")
-        groups: list[dict[str, Any]] = [
-            {"params": [], "weight_decay": weight_decay},
-            {"params": [], "weight_decay": 0.0},
-        ]
-        for parameter in trainable_parameters(self).values():
-            groups[parameter.ndim < 2]["params"].append(parameter)
-        return [group for group in groups if group["params"]]
+        return optimizer_groups(trainable_parameters(self).values(), weight_decay)
 
     # --- files ------------------------------------------------------------------------------------
 

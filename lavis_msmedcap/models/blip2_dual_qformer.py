@@ -19,7 +19,7 @@ from transformers import BatchEncoding, BertTokenizer
 from lavis_msmedcap.common.distributed import global_max
 from lavis_msmedcap.common.errors import ArgumentError, told_as
 from lavis_msmedcap.common.paths import package_path
-from lavis_msmedcap.models.base import FUSED, DualBranchModel, plain, require, texts_of
+from lavis_msmedcap.models.base import FUSED, DualBranchModel, plain
 from lavis_msmedcap.models.branch import QFormerBranch
 from lavis_msmedcap.models.build import (
     active_branches,
@@ -38,6 +38,7 @@ from lavis_msmedcap.models.features import (
 from lavis_msmedcap.models.matching import fuse, matching_logits, pairwise_similarity
 from lavis_msmedcap.models.qformer_cache import CachedQFormer
 from lavis_msmedcap.models.retrieval import collect_galleries, retrieval_scores
+from lavis_msmedcap.models.samples import require, texts_of
 from lavis_msmedcap.models.text_lengths import TextLength
 from lavis_msmedcap.models.weight_files import Need
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from lavis_msmedcap.common.errors import WeightsError, told_as
 from lavis_msmedcap.common.paths import package_path
 from lavis_msmedcap.models.answers import format_questions, rank_answers
-from lavis_msmedcap.models.base import DualBranchModel, plain, require, texts_of
+from lavis_msmedcap.models.base import DualBranchModel, plain
 from lavis_msmedcap.models.branch import QFormerBranch
 from lavis_msmedcap.models.build import (
     build_branches,
@@ -30,10 +30,8 @@ from lavis_msmedcap.models.checkpoint_check import STAGE1_CURE, arch_problem
 from lavis_msmedcap.models.checkpoint_names import STAGE1_ONLY
 from lavis_msmedcap.models.checkpoints import find_checkpoint, read_any_checkpoint
 from lavis_msmedcap.models.decoding import generate
-from lavis_msmedcap.models.gradient_checkpointing import checkpoint_layers, decoder_layers
 from lavis_msmedcap.models.lemmas import lemmatize
-from lavis_msmedcap.models.llm import load_llm, missing_tokenizer_files
-from lavis_msmedcap.models.llm_files import missing_llm_files
+from lavis_msmedcap.models.llm_build import build_llm, llm_needs
 from lavis_msmedcap.models.llm_text import (
     caption_inputs,
     decode_captions,
@@ -41,16 +39,13 @@ from lavis_msmedcap.models.llm_text import (
     end_of_caption_id,
     prompt_inputs,
 )
-from lavis_msmedcap.models.lora import add_lora
-from lavis_msmedcap.models.quantization import quantize_llm
+from lavis_msmedcap.models.samples import require, texts_of
 from lavis_msmedcap.models.text_lengths import TextLength
-from lavis_msmedcap.models.weight_files import Need, Part, locate
+from lavis_msmedcap.models.weight_files import Need
 from lavis_msmedcap.models.weights import ExpectedKeys
 
 logger = logging.getLogger(__name__)
 
-LLM_WEIGHTS = Part(lacks=missing_llm_files)
-LLM_TOKENIZER = Part(lacks=missing_tokenizer_files)
 # what the arguments of `decoding.generate` are called in `MSMedCap.generate`, and those of both in
 # `MSMedCap.predict_answers`
 CAPTION_NAMES = {
@@ -359,19 +354,7 @@ class MSMedCap(DualBranchModel):
         """Builds the model from the ``model:`` section of a configuration."""
         settings = plain(cfg)
         cls.prepare_inputs(settings)
-        llm = settings["llm"]
-        opt_model, opt_tokenizer = load_llm(
-            locate(llm["weights"], LLM_WEIGHTS),
-            locate(llm["tokenizer"], LLM_TOKENIZER),
-            llm.get("precision", "fp32"),
-        )
-        if llm.get("quantization"):
-            quantize_llm(opt_model, llm["quantization"])
-        if llm.get("lora"):
-            add_lora(opt_model, **llm["lora"])
-            logger.warning("model.llm.lora trains the LLM: this leaves the paper's rule")
-        if llm.get("gradient_checkpointing"):
-            checkpoint_layers(decoder_layers(opt_model))
+        opt_model, opt_tokenizer = build_llm(settings["llm"])
         vocab_size = len(load_text_tokenizer(settings["qformer"]["tokenizer"]))
         size = qformer_size(settings["qformer"], vocab_size)
         width = opt_model.get_input_embeddings().embedding_dim  # opt-350m: not hidden_size
@@ -400,8 +383,4 @@ class MSMedCap(DualBranchModel):
     @classmethod
     def backbone_needs(cls, settings: Mapping[str, Any]) -> list[Need]:
         """Lists the published weights that a configuration names."""
-        needs = weight_needs(settings, cls.STAGE)
-        llm, what = settings.get("llm", {}), "the Hugging Face folder of OPT (or another causal LM)"
-        for key, part in (("weights", LLM_WEIGHTS), ("tokenizer", LLM_TOKENIZER)):
-            needs.append(Need(f"model.llm.{key}", llm[key], what, part))
-        return needs
+        return [*weight_needs(settings, cls.STAGE), *llm_needs(settings.get("llm", {}))]

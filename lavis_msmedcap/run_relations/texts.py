@@ -12,8 +12,8 @@ from typing import Any
 from lavis_msmedcap.common.errors import MSMedCapError
 from lavis_msmedcap.models.branch import QFormerSize
 from lavis_msmedcap.models.llm import llm_config, load_tokenizer
+from lavis_msmedcap.models.llm_build import LLM_TOKENIZER, LLM_WEIGHTS
 from lavis_msmedcap.models.llm_text import prompt_inputs
-from lavis_msmedcap.models.msmedcap import LLM_TOKENIZER, LLM_WEIGHTS
 from lavis_msmedcap.models.weight_files import locate
 from lavis_msmedcap.run_relations.values import (
     branches_of,

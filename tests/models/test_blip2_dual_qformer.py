@@ -9,7 +9,6 @@ from omegaconf import OmegaConf
 from tiny_models import spread
 from torch import Tensor
 
-from lavis_msmedcap.common.errors import WeightsError
 from lavis_msmedcap.models.blip2_dual_qformer import Blip2DualQformer
 
 TEXTS = ["axial ct of the chest", "two red circles", "a round lesion", "a blue square", "hand"]
@@ -101,22 +100,6 @@ def test_features_have_blip2_names_and_shapes(
     assert model.Qformer is model.branch("clip").qformer
     assert model.visual_encoder is model.branch("clip").encoder.vit
     assert model.query_tokens.shape == (1, 3, 16)
-
-
-def test_trainable_set_is_the_papers(stage1_settings: dict[str, Any]) -> None:
-    model = build(stage1_settings)
-    parts = {"qformer", "query_tokens", "vision_proj", "text_proj", "itm_head", "temp"}
-    wanted = {f"{branch}.{part}" for branch in ("clip", "sam") for part in parts}
-    assert set(model.audit_trainable()) == wanted
-    assert "trainable:" in model.describe_trainable()
-    names = {id(p) for p in model.parameters() if p.requires_grad}
-    groups = model.get_optimizer_params(0.05)
-    assert {id(p) for group in groups for p in group["params"]} == names
-    assert [group["weight_decay"] for group in groups] == [0.05, 0.0]
-    assert all(p.ndim < 2 for p in groups[1]["params"])
-    model.branch("sam").encoder.vit.pos_embed.requires_grad_(True)
-    with pytest.raises(WeightsError, match=r"sam\.encoder\.vit\.pos_embed is trainable"):
-        model.audit_trainable()
 
 
 def test_settings_of_an_omegaconf_node_go_into_the_checkpoint_as_json(
