@@ -2,11 +2,15 @@
 
 Without a process group every function behaves as in a world of size one, so that training code
 needs no second path for a single process.
+
+Dimensions: B batch of this process, G joint batch of all processes.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -45,46 +49,133 @@ def barrier() -> None:
         dist.barrier()
 
 
-class _GatherWithGrad(torch.autograd.Function):
-    """All-gather along the batch whose backward sums the gradients that all ranks send back."""
+@dataclass(frozen=True)
+class JointBatch:
+    """The batch that all processes make together, as one of them sees it.
 
-    @staticmethod
-    def forward(ctx: Any, tensor: Tensor) -> Tensor:
-        ctx.rows = tensor.shape[0]
-        parts = [torch.empty_like(tensor) for _ in range(get_world_size())]
-        dist.all_gather(parts, tensor.contiguous())
-        return torch.cat(parts)
+    Rows of the joint batch stand in the order of the ranks. Ranks may hold different numbers of
+    them, none too: in a batch of several domains that is what a branch sees.
 
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        grad = grads[0].contiguous()
-        dist.all_reduce(grad)
-        start = get_rank() * ctx.rows
-        return grad[start : start + ctx.rows]
+    Attributes:
+        counts: Rows of each process.
+        rank: This process.
+        seed: For random choices within the joint batch, the same on every process. The first
+            process draws it, so that it is the one that a single process draws.
+    """
+
+    counts: tuple[int, ...]
+    rank: int = 0
+    seed: int = 0
+
+    @property
+    def own(self) -> int:
+        """B, rows of this process."""
+        return self.counts[self.rank]
+
+    @property
+    def total(self) -> int:
+        """G, rows of all processes."""
+        return sum(self.counts)
+
+    @property
+    def start(self) -> int:
+        """Place of the first row of this process in the joint batch."""
+        return sum(self.counts[: self.rank])
+
+    def sum(self, value: Tensor) -> Tensor:
+        """Returns the sum of a tensor over the processes; without gradients."""
+        return sum_over_ranks(value) if len(self.counts) > 1 else value.detach()
 
 
-def gather_with_grad(tensor: Tensor) -> Tensor:
-    """Concatenates a tensor over all ranks, letting gradients flow to every rank's part.
+def meet(
+    rows: Mapping[str, int], length: int, device: torch.device
+) -> tuple[dict[str, JointBatch], int]:
+    """Lets all processes tell each other what they bring to a step; each of them has to call it.
+
+    One exchange and one wait for the device, whatever the number of branches.
 
     Args:
-        tensor: (B, ...), the same shape on every rank.
+        rows: Samples of this process by branch, the same names on every process.
+        length: Tokens of this process' longest text.
+        device: Where the exchange takes place.
 
     Returns:
-        (G, ...) with G = B times the world size, ordered by rank.
+        The joint batch by branch, each with a seed of its own, and the largest of the lengths.
     """
+    seed = int(torch.randint(2**62, ()))  # the first process' is taken
+    facts = _gather_integers([length, seed, *rows.values()], device)
+    lengths, seeds, *counts = zip(*facts)
+    batches = {
+        name: JointBatch(tuple(count), get_rank(), seeds[0] + place)
+        for place, (name, count) in enumerate(zip(rows, counts))
+    }
+    return batches, max(lengths)
+
+
+def _gather_integers(values: Sequence[int], device: torch.device) -> list[list[int]]:
+    """Returns the integers of every rank."""
     if get_world_size() == 1:
+        return [list(values)]
+    own = torch.tensor(values, dtype=torch.int64, device=device)
+    parts = [torch.empty_like(own) for _ in range(get_world_size())]
+    dist.all_gather(parts, own)
+    return torch.stack(parts).tolist()
+
+
+class _GatherWithGrad(torch.autograd.Function):
+    """Gathers rows; its backward sums the gradients that all ranks send back."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor, joint: JointBatch) -> Tensor:
+        ctx.joint = joint
+        return gather(tensor, joint)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        joint: JointBatch = ctx.joint
+        # not in place: autograd may hand the same gradient to somebody else
+        grad = grads[0].clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(grad)
+        return grad[joint.start : joint.start + joint.own], None
+
+
+def gather_with_grad(tensor: Tensor, joint: JointBatch) -> Tensor:
+    """Gathers the rows of the joint batch, letting gradients flow to every rank's part.
+
+    The gradient of a row is the sum of what the losses of all ranks say about it.
+
+    Args:
+        tensor: (B, ...), of the same type and, behind the first axis, shape on every rank.
+        joint: Says how many rows each rank has.
+
+    Returns:
+        (G, ...), ordered by rank.
+
+    Raises:
+        ValueError: If the tensor has another number of rows than ``joint`` says.
+    """
+    if len(joint.counts) == 1:
         return tensor
-    return cast(Tensor, _GatherWithGrad.apply(tensor))
+    return cast(Tensor, _GatherWithGrad.apply(tensor, joint))
 
 
 @torch.no_grad()
-def gather(tensor: Tensor) -> Tensor:
-    """Concatenates a tensor over all ranks, without gradients; see `gather_with_grad`."""
-    if get_world_size() == 1:
+def gather(tensor: Tensor, joint: JointBatch) -> Tensor:
+    """Gathers the rows of the joint batch without gradients; see `gather_with_grad`."""
+    if tensor.shape[0] != joint.own:
+        raise ValueError(
+            f"rank {joint.rank} gathers {tensor.shape[0]} rows, but told the others of {joint.own}"
+        )
+    if len(joint.counts) == 1:
         return tensor
-    parts = [torch.empty_like(tensor) for _ in range(get_world_size())]
-    dist.all_gather(parts, tensor.contiguous())
-    return torch.cat(parts)
+    # a collective wants one shape: short parts are filled up, and cut again
+    missing = max(joint.counts) - joint.own
+    if missing:
+        tensor = torch.cat([tensor, tensor.new_zeros(missing, *tensor.shape[1:])])
+    tensor = tensor.contiguous()
+    parts = [torch.empty_like(tensor) for _ in joint.counts]
+    dist.all_gather(parts, tensor)
+    return torch.cat([part[:count] for part, count in zip(parts, joint.counts)])
 
 
 def sum_over_ranks(tensor: Tensor) -> Tensor:
@@ -94,15 +185,6 @@ def sum_over_ranks(tensor: Tensor) -> Tensor:
     total = tensor.detach().clone()
     dist.all_reduce(total)
     return total
-
-
-def global_max(value: int, device: torch.device) -> int:
-    """Returns the largest of an integer over all ranks (used to pad texts to one length)."""
-    if get_world_size() == 1:
-        return value
-    box = torch.tensor([value], device=device)
-    dist.all_reduce(box, op=dist.ReduceOp.MAX)
-    return int(box.item())
 
 
 def gather_objects(items: list[Any]) -> list[Any]:

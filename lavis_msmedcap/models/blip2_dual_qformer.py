@@ -6,7 +6,7 @@ D Q-Former width, E ITC width.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import BatchEncoding, BertTokenizer
 
-from lavis_msmedcap.common.distributed import global_max
+from lavis_msmedcap.common.distributed import meet
 from lavis_msmedcap.common.errors import ArgumentError, told_as
 from lavis_msmedcap.common.paths import package_path
 from lavis_msmedcap.models.base import FUSED, DualBranchModel, plain
@@ -96,6 +96,15 @@ class Blip2DualQformer(DualBranchModel):
         """Domains that at least one branch trains on."""
         return {domain for domains in self.train_on.values() for domain in domains}
 
+    def trains_as_a_whole(self, domains: Collection[str], batch: int) -> bool:
+        """Tells whether every batch gives every trainable parameter a gradient.
+
+        Args:
+            domains: Domains of the batches, each of which is of one domain.
+            batch: Samples of the joint batch of all processes; one alone has no ITM.
+        """
+        return batch > 1 and all(set(domains) <= set(own) for own in self.train_on.values())
+
     def forward(self, samples: Mapping[str, Any]) -> dict[str, Any]:
         """Computes the losses of every branch on the samples of its domains.
 
@@ -103,38 +112,53 @@ class Blip2DualQformer(DualBranchModel):
             samples: ``image`` (see `encode_image`), ``text_input`` list of B strings, and
                 ``domain`` list of B domain names (absent: all branches train on all samples).
 
+        Several processes train as one does on the joint batch of all of them: the mean of their
+        ``loss`` is the loss of that batch, and so is the mean of their gradients, which DDP takes.
+        The processes may hold different domains, and different numbers of samples of each.
+
         Returns:
             ``loss`` and LAVIS' ``loss_itc``, ``loss_itm``, ``loss_lm`` (weighted sum, and plain
-            sums over branches), ``logs`` (detached scalars per branch and objective) and
-            ``per_sample`` (detached (B,), nan where a sample took no part).
+            sums over branches), ``logs`` (detached scalars per branch and objective, whose mean
+            over all samples that took part is the loss of the joint batch) and ``per_sample``
+            (detached (B,), nan where a sample took no part).
         """
         require(samples, ("image", "text_input"), "training")
         rows = {name: self._rows(name, samples) for name in self.branches}
-        active = [name for name, index in rows.items() if len(index)]
+        text = self._tokenize(samples["text_input"])
+        joint, length = meet(
+            {name: len(index) for name, index in rows.items()},
+            text.input_ids.shape[1],
+            self.device,
+        )
+        # a branch that another process trains: this one takes part with no samples
+        active = [name for name in rows if joint[name].total]
         if not active:
             raise ValueError(
                 f"no branch trains on domain {sorted(set(samples['domain']))}; "
                 f"train_on is {self.train_on}"
             )
-        text = self._pad_to_global(self._tokenize(samples["text_input"]))
+        text = self._padded(text, length)
         images = self.encode_image(samples["image"], active)
         totals: dict[str, Tensor] = {}
         logs: dict[str, Tensor] = {}
         per_sample: dict[str, Tensor] = {}
         for name in active:
-            index = rows[name].to(self.device)
+            index, batch = rows[name].to(self.device), joint[name]
             result = self.branch(name).stage1_losses(
                 images[name].rows(index),
                 text.input_ids[index],
                 text.attention_mask[index],
                 self.tokenizer.pad_token_id,
                 self.tokenizer.bos_token_id,
+                batch,
             )
-            for objective, loss in result.losses.items():
+            for objective, share in result.losses.items():
+                totals[objective] = totals.get(objective, 0.0) + len(batch.counts) * share
+                if not batch.own:
+                    continue
                 key = f"{name}/loss_{objective}"
-                totals[objective] = totals.get(objective, 0.0) + loss
-                logs[key] = loss.detach()
-                values = loss.new_full((len(samples["text_input"]),), float("nan"))
+                logs[key] = share.detach() * (batch.total / batch.own)
+                values = share.new_full((len(samples["text_input"]),), float("nan"))
                 values[index] = result.per_sample[objective].to(values.dtype)
                 per_sample[key] = values
         loss = torch.stack([self.loss_weights[k] * v for k, v in totals.items()]).sum()
@@ -164,10 +188,9 @@ class Blip2DualQformer(DualBranchModel):
         """Returns what counts the tokens of texts, with [CLS] and [SEP]."""
         return TextLength(self.tokenizer.tokenize, extra=2)
 
-    def _pad_to_global(self, tokens: BatchEncoding) -> BatchEncoding:
-        """Pads texts to the longest of the global batch; every rank has to call it."""
-        length = tokens.input_ids.shape[1]
-        extra = global_max(length, self.device) - length
+    def _padded(self, tokens: BatchEncoding, length: int) -> BatchEncoding:
+        """Pads texts to the longest one of all processes."""
+        extra = length - tokens.input_ids.shape[1]
         if extra:
             pad = self.tokenizer.pad_token_id
             tokens["input_ids"] = F.pad(tokens.input_ids, (0, extra), value=pad)

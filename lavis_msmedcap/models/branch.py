@@ -17,6 +17,7 @@ from lavis.models.blip2_models.Qformer import BertConfig, BertLMHeadModel
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lavis_msmedcap.common.distributed import JointBatch
 from lavis_msmedcap.models.encoders.clip_tower import ClipTower
 from lavis_msmedcap.models.encoders.outputs import ImageEmbeds
 from lavis_msmedcap.models.encoders.sam import SamEncoder
@@ -114,7 +115,9 @@ class Stage1Loss:
     """The three losses of one branch on one batch.
 
     Attributes:
-        losses: ``itc``, ``itm``, ``lm`` to scalars that carry gradients.
+        losses: ``itc``, ``itm``, ``lm`` to scalars that carry gradients: this process' shares of
+            the means over the joint batch, which add up to them. ITC and ITM are means over
+            samples, ITG over tokens; of one process alone the share is the mean.
         per_sample: The same names to detached (B,) values.
     """
 
@@ -252,11 +255,13 @@ class QFormerBranch(nn.Module):
         text_atts: Tensor,
         pad_id: int,
         start_id: int,
+        joint: JointBatch | None = None,
     ) -> Stage1Loss:
         """Computes ITC, ITM and ITG of one batch.
 
-        A global batch of one sample has no negatives: ITC is then 0 by definition, and ITM is left
-        out rather than trained on matching pairs alone.
+        A joint batch of one sample has no negatives: ITC is then 0 by definition, and ITM is left
+        out rather than trained on matching pairs alone. A process without samples has to call it
+        too (B = 0), because the others contrast with what all have.
 
         Args:
             image: Encoder output of B images.
@@ -264,24 +269,29 @@ class QFormerBranch(nn.Module):
             text_atts: int64 (B, L).
             pad_id: Id of [PAD].
             start_id: Id of [DEC].
+            joint: The batch of all processes; None: this one is all there is.
         """
+        joint = JointBatch((text_ids.shape[0],)) if joint is None else joint
         query_output = self.query(image, use_cache=True)
         contrast = image_text_contrast(
             self.image_feats(query_output.last_hidden_state),
             self.text_feat(self.encode_text(text_ids, text_atts)),
             self.temp,
+            joint,
         )
-        losses = {"itc": contrast.loss.mean()}
+        losses = {"itc": contrast.loss.sum() / joint.total}
         per_sample = {"itc": contrast.loss.detach()}
-        if contrast.sim_i2t.shape[1] > 1:
-            pairs = matching_pairs(image, text_ids, text_atts, contrast.sim_i2t, contrast.sim_t2i)
+        if joint.total > 1:
+            pairs = matching_pairs(
+                image, text_ids, text_atts, contrast.sim_i2t, contrast.sim_t2i, joint
+            )
             matched = self.multimodal(pairs.image, pairs.text_ids, pairs.text_atts)
             loss_itm = matching_loss(self.itm_head(matched).float(), pairs.labels)
-            losses["itm"] = loss_itm.mean()
+            losses["itm"] = loss_itm.sum() / joint.total
             per_sample["itm"] = loss_itm.detach()
         inputs, labels = generation_inputs(text_ids, pad_id, start_id)
         logits = self._generation_logits(inputs, text_atts, query_output.past_key_values)
-        losses["lm"], loss_lm = generation_loss(logits, labels)
+        losses["lm"], loss_lm = generation_loss(logits, labels, joint)
         per_sample["lm"] = loss_lm.detach()
         return Stage1Loss(losses, per_sample)
 

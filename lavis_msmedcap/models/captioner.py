@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lavis_msmedcap.common.distributed import get_world_size, sum_over_ranks
 from lavis_msmedcap.models.precision import own_precision
 
 IGNORED = -100
@@ -21,12 +22,18 @@ class CaptionLoss(NamedTuple):
     """Loss of a batch of captions.
 
     Attributes:
-        loss: Scalar mean over all caption tokens.
+        loss: Scalar whose mean over the processes is the mean over the caption tokens of all of
+            them; of one process alone it is that mean.
+        logged: The same, detached, as the mean over the captions of all processes: it differs where
+            processes hold different numbers of captions.
         per_sample: (B,) detached mean over each caption's tokens.
+        tokens: Detached float scalar, caption tokens of all processes, at least 1.
     """
 
     loss: Tensor
+    logged: Tensor
     per_sample: Tensor
+    tokens: Tensor
 
 
 def concat_prefix(parts: Iterable[Tensor]) -> Tensor:
@@ -45,6 +52,9 @@ def caption_loss(
     opt_model: Any, prefix: Tensor, input_ids: Tensor, attention_mask: Tensor, targets: Tensor
 ) -> CaptionLoss:
     """Runs the LLM over prefix and text and takes the loss on caption tokens only.
+
+    Every token of the joint batch of all processes counts alike: the mean of the processes' means
+    would let a token of a short caption count more where the other captions are short too.
 
     Args:
         opt_model: Frozen causal language model.
@@ -71,4 +81,12 @@ def caption_loss(
     counts = (targets != IGNORED).sum(dim=1)
     sums = token_loss.sum(dim=1)
     per_sample = (sums / counts.clamp_min(1)).detach()
-    return CaptionLoss(sums.sum() / counts.sum().clamp_min(1), per_sample)
+    own = torch.stack([counts.sum(), counts.new_tensor(len(counts))])
+    tokens, captions = sum_over_ranks(own).to(sums.dtype).clamp_min(1)
+    share = sums.sum() / tokens  # the shares of all processes add up to the mean
+    return CaptionLoss(
+        get_world_size() * share,  # DDP takes the mean of the processes' gradients
+        share.detach() * captions / len(counts),
+        per_sample,
+        tokens,
+    )

@@ -6,7 +6,7 @@ Dimensions: B batch, P tokens of the visual prefix, L text tokens, D_lm LLM widt
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar, cast
 
@@ -119,6 +119,10 @@ class MSMedCap(DualBranchModel):
         """BLIP-2's name for the CLIP branch's linear layer into the LLM."""
         return cast(nn.Module, self._primary.llm_proj)
 
+    def trains_as_a_whole(self, domains: Collection[str], batch: int) -> bool:  # noqa: ARG002
+        """Tells whether every batch gives every trainable parameter a gradient: always."""
+        return True
+
     def visual_prefix(self, image: Tensor) -> Tensor:
         """Encodes images into the LLM's space.
 
@@ -141,7 +145,9 @@ class MSMedCap(DualBranchModel):
                 optionally ``prompt``, a string or B strings.
 
         Returns:
-            ``loss``, ``logs`` and ``per_sample``.
+            ``loss``, ``logs``, ``per_sample``, and ``weight``, the number of caption tokens, by
+            which batches count that make one optimizer step. Of several processes the mean of
+            their ``loss`` is that of the joint batch.
         """
         require(samples, ("image", "text_input"), "training")
         captions = texts_of(samples)
@@ -154,8 +160,9 @@ class MSMedCap(DualBranchModel):
         result = caption_loss(self.opt_model, prefix, input_ids, attention_mask, targets)
         return {
             "loss": result.loss,
-            "logs": {"loss_lm": result.loss.detach()},
+            "logs": {"loss_lm": result.logged},
             "per_sample": {"loss_lm": result.per_sample},
+            "weight": result.tokens,
         }
 
     @torch.no_grad()

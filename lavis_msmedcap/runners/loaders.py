@@ -50,8 +50,9 @@ class EvalBatchSampler(Sampler[list[int]]):
 
     Losses with in-batch negatives gather the batches of all ranks, so ranks must stay in step: an
     uneven dataset is filled up with its first samples, which whoever collects the results has to
-    drop. Batches differ by at most one sample, because a small last batch would have an easy
-    contrastive loss.
+    drop. Each rank takes its contiguous part of every joint batch, as in training, so that the
+    losses do not depend on how a joint batch is shared. Batches differ by at most one sample,
+    because a small last batch would have an easy contrastive loss.
 
     Args:
         segments: For each dataset the flat indices to evaluate.
@@ -67,10 +68,12 @@ class EvalBatchSampler(Sampler[list[int]]):
         for segment in segments:
             missing = -len(segment) % world_size
             filled = [*segment, *(segment[i % len(segment)] for i in range(missing))]
-            own = filled[rank::world_size]
-            parts = -(-len(own) // batch_size)
-            bounds = [len(own) * part // parts for part in range(parts + 1)]
-            self._batches += [own[a:b] for a, b in zip(bounds, bounds[1:])]
+            own = len(filled) // world_size
+            parts = -(-own // batch_size)
+            bounds = [own * part // parts for part in range(parts + 1)]
+            for a, b in zip(bounds, bounds[1:]):
+                start = world_size * a + rank * (b - a)
+                self._batches.append(filled[start : start + b - a])
 
     def __len__(self) -> int:
         return len(self._batches)
@@ -135,6 +138,17 @@ def describe_plan(loader: DataLoader[dict[str, Any]]) -> str:
         for spec in plan.datasets
     ]
     return f"an epoch has {len(plan)} batches of {plan.global_batch}: {', '.join(shares)}"
+
+
+def every_batch_trains_all(model: Any, loader: DataLoader[dict[str, Any]]) -> bool:
+    """Tells whether every batch of a `train_loader` gives every trainable parameter a gradient.
+
+    A model says so itself, by ``trains_as_a_whole(domains, batch)``; of one that does not have it,
+    as LAVIS' own, nothing is assumed.
+    """
+    plan = cast(PlannedBatchSampler, loader.batch_sampler).plan
+    known = getattr(model, "trains_as_a_whole", None)
+    return known is not None and bool(known(plan.domains, plan.global_batch))
 
 
 def with_split(datasets: Datasets, split: str) -> dict[str, Any]:

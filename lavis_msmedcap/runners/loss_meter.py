@@ -53,7 +53,7 @@ class LossMeter:
 
     Names: ``loss``, the model's own names (``sam/loss_itc``), and those with the dataset in front
     (``roco/sam/loss_itc``). Every mean weighs samples alike and leaves out samples that did not
-    take part.
+    take part. All ranks hold equally many samples, as the plan deals them.
     """
 
     def __init__(self) -> None:

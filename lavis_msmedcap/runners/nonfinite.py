@@ -41,6 +41,7 @@ class BatchNote:
         datasets: Dataset of each sample.
         image_ids: Id of each sample.
         size: B.
+        weight: How much the batch counts among those of its optimizer step.
     """
 
     loss: Tensor
@@ -49,6 +50,7 @@ class BatchNote:
     datasets: list[str] = field(default_factory=list)
     image_ids: list[str] = field(default_factory=list)
     size: int = 0
+    weight: Tensor | float = 1.0
 
     def broken_losses(self) -> list[str]:
         """Returns the names of the losses that are not finite."""
@@ -78,6 +80,7 @@ def note_batch(output: Mapping[str, Any], samples: Mapping[str, Any]) -> BatchNo
         datasets=[str(name) for name in samples.get("dataset") or []],
         image_ids=[str(name) for name in samples.get("image_id") or []],
         size=len(samples["image"]),
+        weight=output.get("weight", 1.0),
     )
 
 

@@ -93,6 +93,19 @@ def clip_gradients(parameters: list[nn.Parameter], largest: float | None) -> Ten
     return torch.linalg.vector_norm(norms)
 
 
+@torch.no_grad()
+def scale_gradients(parameters: list[nn.Parameter], factor: Tensor) -> None:
+    """Multiplies all gradients in place.
+
+    Args:
+        parameters: Trainable parameters; those without a gradient are passed over.
+        factor: Scalar.
+    """
+    for parameter in parameters:
+        if parameter.grad is not None:
+            parameter.grad.mul_(factor.to(parameter.grad))
+
+
 def count_steps(batches: int, accumulate: int) -> int:
     """Returns the optimizer steps of an epoch; an incomplete last window makes a step too."""
     return math.ceil(batches / accumulate)

@@ -25,6 +25,7 @@ STATUS, LOCK = "status.json", ".lock"
 # what may change between an interruption and going on: it changes no weight
 FREE_RUN_KEYS = frozenset(
     {
+        "batch_size_eval",  # per process, as batch_size_train, which `fingerprint` multiplies
         "device",
         "dist_url",
         "distributed",

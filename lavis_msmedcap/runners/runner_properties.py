@@ -12,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from lavis_msmedcap.common.distributed import get_world_size, is_main_process
+from lavis_msmedcap.runners.loaders import every_batch_trains_all
 from lavis_msmedcap.runners.optimization import build_optimizer, count_steps
 from lavis_msmedcap.runners.precision import Precision
 from lavis_msmedcap.runners.schedule import LRSchedule
@@ -59,11 +60,25 @@ class RunnerProperties(RunnerBase):
         return self._wrapped_model
 
     def _wrap(self, model: nn.Module) -> nn.Module:
+        """Wraps the model for several processes; the plan decides what DDP has to look for.
+
+        A medical batch leaves out the branches that train on general images only. Where there are
+        such batches, DDP walks through the graph of every step to find the parameters that get no
+        gradient; elsewhere it need not. (DDP's static graph is no way around: it does not know
+        skipped branches, and with it an accumulated first batch fails.)
+        """
+        unused = not every_batch_trains_all(model, self.train_loader)
+        if is_main_process():
+            logger.info(
+                "DDP over %d processes; %s (find_unused_parameters=%s)",
+                get_world_size(),
+                "some batches leave out parameters" if unused else "every batch trains all",
+                unused,
+            )
         return DistributedDataParallel(
             model,
             device_ids=[self.device.index] if self.device.type == "cuda" else None,
-            # a medical batch leaves out the branches that do not train on medical images
-            find_unused_parameters=True,
+            find_unused_parameters=unused,
         )
 
     def unwrap_dist_model(self, model: nn.Module) -> nn.Module:

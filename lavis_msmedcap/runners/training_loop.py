@@ -1,8 +1,13 @@
 """One epoch of training: forward, backward, clip, step, and the checks in between.
 
 A window is the group of batches that make one optimizer step (``accum_grad_iters`` of them, fewer
-at the end of an epoch). The device is waited for once per window, to learn whether the losses and
-the gradient are finite before they touch a parameter.
+at the end of an epoch). Its gradient is that of the mean of its batches' losses. Where the model
+tells a ``weight`` for each batch, the mean is weighted: in stage 2 that is the number of caption
+tokens, and the step is that of one large batch. In stage 1 batches count alike, and the step is not
+that of a large batch, because ITC and ITM compare samples within a batch only.
+
+The device is waited for once per window, to learn whether the losses and the gradient are finite
+before they touch a parameter.
 """
 
 from __future__ import annotations
@@ -16,14 +21,13 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
-from lavis_msmedcap.common.distributed import get_rank, get_world_size, is_distributed
+from lavis_msmedcap.common.distributed import get_rank, get_world_size, sum_over_ranks
 from lavis_msmedcap.datasets.random_streams import seed_generators
 from lavis_msmedcap.runners.loss_meter import LossMeter, Sums
 from lavis_msmedcap.runners.nonfinite import BatchNote, note_batch, raise_nonfinite
-from lavis_msmedcap.runners.optimization import clip_gradients
+from lavis_msmedcap.runners.optimization import clip_gradients, scale_gradients
 from lavis_msmedcap.runners.precision import Precision
 from lavis_msmedcap.runners.schedule import LRSchedule
 from lavis_msmedcap.runners.training_state import Progress
@@ -51,7 +55,7 @@ class StepReport:
         step: Optimizer steps of the run so far, this one included.
         lr: Learning rate.
         grad_norm: L2 norm of the gradient before clipping.
-        loss: Mean loss of this process.
+        loss: Mean loss of all processes, over the batches of the step.
         images: Images of all processes.
         seconds: Duration, loading included.
         waited: Seconds of it in which batches were waited for.
@@ -95,7 +99,8 @@ class TrainingLoop:
 
     Args:
         model: Model, or its DDP wrapper.
-        train_step: ``(model, samples) -> output`` with ``loss``, ``logs`` and ``per_sample``.
+        train_step: ``(model, samples) -> output`` with ``loss``, and where there are any ``logs``,
+            ``per_sample`` and ``weight`` (the same on all ranks).
         optimizer: Optimizer over the trainable parameters.
         schedule: Sets the learning rate of each step.
         precision: Autocast and loss scaling.
@@ -204,7 +209,7 @@ class TrainingLoop:
             seed_generators(self.seed, "step", self.global_step, len(window), get_rank())
             samples = to_device(samples, self.precision.device)
             samples.update(epoch=epoch, num_iters_per_epoch=count, iters=index)
-            window.append(self._forward_backward(samples, size, closes=len(window) + 1 == size))
+            window.append(self._forward_backward(samples, window, size))
             if len(window) < size:
                 asked = time.perf_counter()
                 continue
@@ -223,13 +228,17 @@ class TrainingLoop:
             asked = time.perf_counter()
         return total
 
-    def _forward_backward(self, samples: Samples, size: int, closes: bool) -> BatchNote:
-        with self._gradient_sync(closes):
+    def _forward_backward(self, samples: Samples, before: list[BatchNote], size: int) -> BatchNote:
+        """Adds the gradients of a batch that follows others of its window of ``size``."""
+        with self._gradient_sync(closes=len(before) + 1 == size):
             with self.precision.autocast():
                 output = self.train_step(self.model, samples)
-            self.precision.backward(output["loss"] / size)
+            note = note_batch(output, samples)
+            # relative to the first, which keeps fp16 in its range; `_close_window` does the rest
+            factor = note.weight / before[0].weight if before else 1.0
+            self.precision.backward(output["loss"] * factor / size)
         self._meter.update(output, samples)
-        return note_batch(output, samples)
+        return note
 
     def _gradient_sync(self, closes: bool) -> AbstractContextManager[Any]:
         """Lets DDP exchange gradients only in the backward pass that closes a window."""
@@ -242,10 +251,13 @@ class TrainingLoop:
     ) -> tuple[StepReport, int]:
         lr = self.schedule.set_step(self.global_step)
         self.precision.unscale(self.optimizer)
+        shares = _shares(window)
+        if len(window) > 1 and isinstance(window[0].weight, Tensor):
+            scale_gradients(self._parameters, len(window) * shares[0])
         norm = clip_gradients(self._parameters, self.clip_grad_norm)
-        losses = torch.stack([note.loss for note in window])
+        losses = torch.stack([note.loss.float() for note in window])
         wish = CONTINUE if self.keeper is None else self.keeper.wish()
-        broken, wish, grad_norm, loss = _read(losses, norm, wish)
+        broken, wish, grad_norm, loss = _read(losses, (losses * shares).sum(), norm, wish)
         self._overflows = 0 if math.isfinite(grad_norm) else self._overflows + 1
         # in fp16 the scaler leaves out overflowing steps and halves its scale, for a while
         patience = 0 if self.precision.scaler is None else FP16_PATIENCE
@@ -270,20 +282,35 @@ class TrainingLoop:
         return report, wish
 
 
-def _read(losses: Tensor, norm: Tensor, wish: int) -> tuple[bool, int, float, float]:
+def _shares(window: list[BatchNote]) -> Tensor:
+    """Returns what part of its window each batch is, float32 (batches,); they add up to 1."""
+    device = window[0].loss.device
+    weights = [torch.as_tensor(n.weight, dtype=torch.float32, device=device) for n in window]
+    stacked = torch.stack(weights)
+    return stacked / stacked.sum()
+
+
+def _read(losses: Tensor, mean: Tensor, norm: Tensor, wish: int) -> tuple[bool, int, float, float]:
     """Fetches from the device what all ranks have to agree on.
 
+    Args:
+        losses: float32 (batches,), those of this process.
+        mean: Their mean, a scalar.
+        norm: Gradient norm, the same on all ranks.
+        wish: CONTINUE, SAVE or STOP.
+
     Returns:
-        Any rank has a non-finite loss, the largest wish of all ranks, gradient norm, mean loss.
+        Any rank has a non-finite loss, the largest wish of all ranks, gradient norm, mean loss of
+        all ranks.
     """
     broken = (~losses.isfinite()).any().float()
-    shared = torch.stack([broken, torch.as_tensor(float(wish), device=broken.device)])
-    if is_distributed():
-        # all ranks must stop together, or the others wait in the next exchange for ever
-        dist.all_reduce(shared, op=dist.ReduceOp.MAX)
-    numbers = torch.stack([*shared, norm.float(), losses.float().mean()])
-    flag, agreed, grad_norm, loss = numbers.tolist()
-    return flag > 0, int(agreed), grad_norm, loss
+    wishes = torch.tensor([wish == SAVE, wish == STOP], dtype=torch.float32, device=losses.device)
+    # all ranks must stop together, or the others wait in the next exchange for ever
+    total = sum_over_ranks(torch.stack([broken, *wishes, mean]))
+    numbers = torch.stack([*total, norm.float()])
+    flag, save, stop, loss, grad_norm = numbers.tolist()
+    agreed = STOP if stop else SAVE if save else CONTINUE
+    return flag > 0, agreed, grad_norm, loss / get_world_size()
 
 
 def to_device(value: Any, device: torch.device) -> Any:

@@ -1,10 +1,10 @@
 """CLIP-only stage 1 equals LAVIS' ``Blip2Qformer``: three losses and all gradients.
 
 Both run on copied weights with dropout off and the same hard negatives (both draw the most likely
-one: ``torch.multinomial`` is replaced by ``argmax``, because LAVIS draws row by row and we draw all
-rows at once). LAVIS needs a process group for its rank and its gather; the two calls are given
-their single-process values. Tolerances cover the order of float32 sums only: the same operations
-are batched differently (one einsum instead of B matmuls).
+one: LAVIS' ``torch.multinomial`` and our ``pick`` are replaced by ``argmax``, because the same
+random state means different choices to them). LAVIS needs a process group for its rank and its
+gather; the two calls are given their single-process values. Tolerances cover the order of float32
+sums only: the same operations are batched differently (one einsum instead of B matmuls).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from lavis_stage1 import BATCH, PAD, START, FixedTokenizer, lavis_model, make_br
 
 from lavis_msmedcap.models.branch import QFormerBranch
 from lavis_msmedcap.models.encoders.outputs import ImageEmbeds
+from lavis_msmedcap.models.objectives import itm
 
 pytestmark = pytest.mark.parity
 
@@ -35,10 +36,8 @@ def test_losses_and_gradients_equal_lavis(
     texts: tuple[torch.Tensor, torch.Tensor],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def most_likely(weights: torch.Tensor, _: int) -> torch.Tensor:
-        return weights.argmax(dim=-1, keepdim=True)
-
-    monkeypatch.setattr(torch, "multinomial", most_likely)
+    monkeypatch.setattr(torch, "multinomial", lambda weights, _: weights.argmax(-1, keepdim=True))
+    monkeypatch.setattr(itm, "pick", lambda weights, _: weights.argmax(-1))
     monkeypatch.setattr(lavis_qformer.dist, "get_rank", lambda: 0)
     monkeypatch.setattr(lavis_qformer, "all_gather_with_grad", lambda tensor: tensor)
     image = torch.randn(BATCH, 3, 32, 32, generator=torch.Generator().manual_seed(2))

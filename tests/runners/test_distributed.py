@@ -2,81 +2,30 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
-import lavis_msmedcap
 
-WORKER = Path(__file__).with_name("ddp_worker.py")
-WORLD_SIZE = 2
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def start(mode: str, folder: Path, timeout: float) -> list[dict[str, Any]]:
+def start(tiny: ModuleType, mode: str, folder: Path, timeout: float) -> list[dict[str, Any]]:
     """Runs the worker on all ranks and returns what each found."""
-    package = Path(lavis_msmedcap.__file__).parent.parent
-    environment = {
-        **os.environ,
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(free_port()),
-        "WORLD_SIZE": str(WORLD_SIZE),
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": os.pathsep.join([str(package), os.environ.get("PYTHONPATH", "")]),
-    }
-    environment.pop("PYTHONSAFEPATH", None)  # the worker imports tiny.py beside it
-    processes = [
-        subprocess.Popen(
-            [sys.executable, str(WORKER), mode, str(folder)],
-            env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(WORLD_SIZE)
-    ]
-    try:
-        outputs = [process.communicate(timeout=timeout)[0] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    for process, output in zip(processes, outputs):
-        assert process.returncode == 0, output
-    return [json.loads((folder / f"rank{r}.json").read_text()) for r in range(WORLD_SIZE)]
+    worker = Path(__file__).with_name("ddp_worker.py")
+    tiny.load_beside("processes").run_ranks(worker, mode, str(folder), timeout=timeout)
+    return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(2)]
 
 
 @pytest.fixture(scope="module")
 def worker(tiny: ModuleType) -> ModuleType:
     """The worker's functions, for the joint run in this process."""
-    sys.modules["tiny"] = tiny
-    try:
-        spec = importlib.util.spec_from_file_location("msmedcap_ddp_worker", WORKER)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    finally:
-        del sys.modules["tiny"]
-    return module
+    return tiny.load_beside("ddp_worker")
 
 
 @pytest.fixture(scope="module")
-def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    return start("loop", tmp_path_factory.mktemp("loop"), timeout=120)
+def ranks(tiny: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    return start(tiny, "loop", tmp_path_factory.mktemp("loop"), timeout=300)
 
 
 @pytest.mark.parametrize(
@@ -123,8 +72,8 @@ def test_skipped_images_are_counted_over_all_ranks(ranks: list[dict[str, Any]]):
 
 
 @pytest.mark.slow
-def test_whole_runs_on_two_processes(tmp_path: Path):
-    first, second = start("runs", tmp_path, timeout=300)
+def test_whole_runs_on_two_processes(tiny: ModuleType, tmp_path: Path):
+    first, second = start(tiny, "runs", tmp_path, timeout=300)
     assert first == second
     for name in ("pretrain", "caption"):
         [directory] = (tmp_path / name).iterdir()

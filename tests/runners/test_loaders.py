@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +16,7 @@ from lavis_msmedcap.runners.loaders import (
     check_splits,
     describe_plan,
     eval_data,
+    every_batch_trains_all,
     spread,
     train_loader,
 )
@@ -51,6 +54,38 @@ def test_ranks_stay_in_step_and_nothing_is_lost(
 def test_evaluation_batches_are_of_nearly_equal_size():
     sizes = [len(batch) for batch in EvalBatchSampler([list(range(9))], 8)]
     assert sizes == [4, 5]
+
+
+@given(batches=st.integers(1, 5), per_rank=st.integers(1, 3), world_size=st.integers(1, 4))
+def test_ranks_share_the_batches_of_one_process(batches: int, per_rank: int, world_size: int):
+    """Contrasts are taken within a joint batch, which must be the same however it is shared."""
+    segments = [list(range(batches * per_rank * world_size))]
+    ranks = [list(EvalBatchSampler(segments, per_rank, r, world_size)) for r in range(world_size)]
+    joint = [[index for part in parts for index in part] for parts in zip(*ranks)]
+    assert joint == list(EvalBatchSampler(segments, per_rank * world_size))
+
+
+class Choosy:
+    """Trains as a whole on general batches of more than two samples."""
+
+    def trains_as_a_whole(self, domains: Sequence[str], batch: int) -> bool:
+        return list(domains) == ["general"] and batch > 2
+
+
+def test_the_plan_decides_whether_every_batch_trains_all(tiny: ModuleType):
+    def decide(model: Any, batch_size: int, **ratios: float) -> bool:
+        data = {
+            "coco": {"train": tiny.TinyDataset("coco", "general", 8)},
+            "roco": {"train": tiny.TinyDataset("roco", "medical", 8)},
+        }
+        settings = RunSettings(batch_size_train=batch_size, train_dataset_ratios=ratios)
+        loader = train_loader(data, {"coco": "general", "roco": "medical"}, settings, CPU)
+        return every_batch_trains_all(model, loader)
+
+    assert decide(Choosy(), 4, roco=0.0)
+    assert not decide(Choosy(), 4)
+    assert not decide(Choosy(), 2, roco=0.0)
+    assert not decide(tiny.TinyModel(), 4, roco=0.0)  # says nothing about it
 
 
 def test_spread_is_even_and_complete():

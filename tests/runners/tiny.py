@@ -5,7 +5,10 @@ Kept as a plain file (not a test module), because processes started by a test im
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import torch
@@ -140,3 +143,18 @@ class Silent:
 
     def on_log(self, report: Any, sums: Any) -> None:
         self.logs.append((report, sums.means()))
+
+
+def load_beside(name: str) -> ModuleType:
+    """Loads another file of this folder as a module; it may import this one as ``tiny``."""
+    path = Path(__file__).with_name(f"{name}.py")
+    spec = importlib.util.spec_from_file_location(f"msmedcap_{name}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["tiny"] = sys.modules[__name__]
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        del sys.modules["tiny"]
+    return module

@@ -8,6 +8,8 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
+from lavis_msmedcap.common.distributed import JointBatch
+
 LABEL_SMOOTHING = 0.1  # LAVIS' BertLMHeadModel
 IGNORED = -100
 
@@ -28,15 +30,17 @@ def generation_inputs(text_ids: Tensor, pad_id: int, start_id: int) -> tuple[Ten
     return inputs, inputs.masked_fill(inputs == pad_id, IGNORED)
 
 
-def generation_loss(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def generation_loss(logits: Tensor, labels: Tensor, joint: JointBatch) -> tuple[Tensor, Tensor]:
     """Next-token cross-entropy.
 
     Args:
         logits: float (B, L, V).
         labels: int64 (B, L), -100 where no loss is taken.
+        joint: Whose label tokens the mean is over.
 
     Returns:
-        Scalar mean over all label tokens (``loss_lm``), and the mean per sample (B,).
+        This process' share of the mean over all label tokens of the joint batch (``loss_lm`` is the
+        sum of the shares), and the mean per sample (B,).
     """
     targets = labels[:, 1:]
     token_loss = F.cross_entropy(
@@ -48,4 +52,4 @@ def generation_loss(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     )  # (B, L - 1), 0 at ignored positions
     counts = (targets != IGNORED).sum(dim=1)
     sums = token_loss.sum(dim=1)
-    return sums.sum() / counts.sum().clamp_min(1), sums / counts.clamp_min(1)
+    return sums.sum() / joint.sum(counts.sum()).clamp_min(1), sums / counts.clamp_min(1)
