@@ -115,7 +115,8 @@ def results(split: str) -> set[str]:
 
 
 def test_the_files_of_each_run(journey: Journey) -> None:
-    assert files_of(journey.stage1) == TRAINING
+    validated = {"result/metrics_val.json", "report.html"}
+    assert files_of(journey.stage1) == {*TRAINING, *validated}
     assert files_of(journey.stage2) == {
         *TRAINING,
         *results("val"),
@@ -142,6 +143,9 @@ def test_every_step_is_a_row(journey: Journey) -> None:
             assert any(row[f"{branch}/loss_{objective}"] for row in stage1)
     assert all(float(row["loss_lm"]) > 0 for row in rows(journey.stage2 / "metrics.csv"))
     assert [row["split"] for row in rows(journey.stage2 / "validation.csv")] == ["val"]
+    (row,) = rows(journey.stage1 / "validation.csv")
+    assert all(0 <= float(row[f"{name}/r_mean"]) <= 1 for name in ("clip", "sam", "fused"))
+    assert "roco/sam/t2i_r5" in row
 
 
 def test_predictions_name_image_reference_and_caption(journey: Journey) -> None:

@@ -96,6 +96,15 @@ def sum_over_ranks(tensor: Tensor) -> Tensor:
     return total
 
 
+def max_over_ranks(tensor: Tensor) -> Tensor:
+    """Returns the elementwise maximum of a tensor over all ranks, on every rank; no gradients."""
+    if get_world_size() == 1:
+        return tensor
+    largest = tensor.detach().clone()
+    dist.all_reduce(largest, op=dist.ReduceOp.MAX)
+    return largest
+
+
 def global_max(value: int, device: torch.device) -> int:
     """Returns the largest of an integer over all ranks (used to pad texts to one length)."""
     if get_world_size() == 1:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
@@ -12,7 +15,8 @@ from lavis.tasks.base_task import BaseTask
 from torch import nn
 
 from lavis_msmedcap.common.distributed import gather_objects
-from lavis_msmedcap.common.errors import ConfigError, DataError
+from lavis_msmedcap.common.errors import ConfigError, DataError, MSMedCapError
+from lavis_msmedcap.common.whole_files import write_whole
 from lavis_msmedcap.datasets.builders.foreign import build_foreign
 
 logger = logging.getLogger(__name__)
@@ -145,6 +149,20 @@ def gather_rows(rows: Sequence[Row], expected: Sequence[Key] | None, split: str)
             f"missing: {_some(missing)}; not expected: {_some(sorted(extra))}"
         )
     return [unique[key] for key in dict.fromkeys(expected)]
+
+
+@contextlib.contextmanager
+def report_may_fail() -> Iterator[None]:
+    """Logs an error of the block: results are on disk, a report must not make the run a failure."""
+    try:
+        yield
+    except (OSError, MSMedCapError):
+        logger.exception("the report could not be written")
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes JSON so that a crash leaves either the old file or the new one."""
+    write_whole(path, [json.dumps(content, indent=2, ensure_ascii=False), "\n"])
 
 
 def _some(keys: Sequence[Key]) -> str:
