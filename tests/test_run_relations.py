@@ -56,6 +56,14 @@ SOUND: dict[str, Sequence[str]] = {
         "run.valid_splits=[]",
     ],
     "losses of the training data": ["run.valid_splits=[train]"],
+    "recall chooses": ["run.best_metric=fused/r_mean", "run.early_stopping=2"],
+    "recall of one dataset chooses": ["run.best_metric=roco/sam/t2i_r5"],
+    "nothing is chosen where nothing is trained": [
+        "run.evaluate=true",
+        "run.valid_splits=[]",
+        "run.test_splits=[val]",
+        "run.best_metric=loss",
+    ],
     "largest seed": ["run.seed=2147483647"],
     "longest text of BERT": ["model.max_txt_len=512"],
     "evaluation alone trains nobody": [

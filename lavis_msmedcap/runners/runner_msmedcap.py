@@ -28,7 +28,7 @@ from lavis_msmedcap.runners.evaluator import Evaluator
 from lavis_msmedcap.runners.image_check import check_eval_images
 from lavis_msmedcap.runners.interruption import describe_interruption
 from lavis_msmedcap.runners.keeper import Keeper
-from lavis_msmedcap.runners.loaders import check_splits, describe_plan, train_loader
+from lavis_msmedcap.runners.loaders import check_splits, describe_plan, train_loader, with_split
 from lavis_msmedcap.runners.precision import Precision, choose_device
 from lavis_msmedcap.runners.reporter import TrainingReporter
 from lavis_msmedcap.runners.run_directory import RunDirectory, open_run_directory
@@ -90,6 +90,7 @@ class RunnerMSMedCap(RunnerProperties):
         self._evaluator = Evaluator(task, datasets, self.settings, device)
         for name, data in self._evaluator.splits.items():
             loaders.setdefault(name, data.loader)
+        self._selection = self._choose(task, model, datasets, domains)
         if not self.settings.evaluate:  # an evaluation alone meets its images at once
             check_eval_images(list(self._evaluator.splits.values()))
 
@@ -106,6 +107,30 @@ class RunnerMSMedCap(RunnerProperties):
         self.state = TrainingState()
         self.checkpoints = Checkpoints(self.directory, self._facts())
         self._book = DataBook(datasets, self.directory.data_summary)
+
+    def _choose(
+        self,
+        task: Any,
+        model: nn.Module,
+        datasets: Mapping[str, Mapping[str, Any]],
+        domains: Mapping[str, str],
+    ) -> Selection:
+        """Says how the best epoch is chosen.
+
+        Raises:
+            ConfigError: If no validation can give ``run.best_metric``.
+        """
+        settings = self.settings
+        known: list[str] = []
+        if settings.valid_splits and hasattr(task, "metric_names"):
+            validated = with_split(datasets, settings.valid_splits[0])
+            known = task.metric_names(model, {name: domains[name] for name in validated}) or []
+        selection = Selection(
+            settings.valid_splits, settings.best_metric, settings.early_stopping, known
+        )
+        if not settings.evaluate:
+            selection.check()
+        return selection
 
     # --- run directory ------------------------------------------------------------------------
 
@@ -207,9 +232,7 @@ class RunnerMSMedCap(RunnerProperties):
         )
         self.state = training.state
         try:
-            settings = self.settings
-            selection = Selection(self.valid_splits, settings.best_metric, settings.early_stopping)
-            training.run(start, self.max_epoch, selection, self._validate)
+            training.run(start, self.max_epoch, self._selection, self._validate)
         finally:
             reporter.close()
         return keeper

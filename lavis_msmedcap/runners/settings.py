@@ -137,6 +137,8 @@ class RunSettings:
             best_metric=reader.optional("best_metric", None, str),
             early_stopping=reader.optional("early_stopping", None, reader.count),
         )
+        if not settings.evaluate and not settings.valid_splits:
+            reader.problems += idle_selection(settings.best_metric, settings.early_stopping)
         reader.finish()
         return settings
 
@@ -157,22 +159,33 @@ class RunSettings:
         )
 
 
+def idle_selection(best_metric: Any, early_stopping: Any) -> list[str]:
+    """Says which settings choose among validations, in a run that validates nothing."""
+    chosen = {"best_metric": best_metric, "early_stopping": early_stopping}
+    return [
+        f"run.{key} is {value}, but run.valid_splits is empty, so there is nothing to choose by; "
+        f"set run.valid_splits=[val], or run.{key}=null"
+        for key, value in chosen.items()
+        if value is not None
+    ]
+
+
 class _Reader:
     """Converts values of the run section, collecting what is wrong with them."""
 
     def __init__(self, run_cfg: Mapping[str, Any]) -> None:
         self._cfg = run_cfg
-        self._problems: list[str] = []
+        self.problems: list[str] = []
 
     def finish(self) -> None:
         """Raises one error for everything found."""
-        if self._problems:
-            raise ConfigError(self._problems, "the run section")
+        if self.problems:
+            raise ConfigError(self.problems, "the run section")
 
     def resume(self) -> str:
         """Reads ``resume``; YAML turns ``off`` into False."""
         if self._cfg.get("resume_ckpt_path"):
-            self._problems.append(f"run.resume_ckpt_path: {RESUME_CKPT_PATH}")
+            self.problems.append(f"run.resume_ckpt_path: {RESUME_CKPT_PATH}")
         value = self._cfg.get("resume")
         if isinstance(value, bool):
             return AUTO if value else OFF
@@ -186,7 +199,7 @@ class _Reader:
         try:
             return convert(value)
         except (TypeError, ValueError, OverflowError) as error:
-            self._problems.append(f"run.{key}: {error}")
+            self.problems.append(f"run.{key}: {error}")
             return default
 
     def optional(self, key: str, default: T | None, convert: Callable[[Any], T]) -> T | None:
@@ -220,7 +233,7 @@ class _Reader:
         """Reads one of a few words."""
         value = self.get(key, str, default)
         if value not in choices:
-            self._problems.append(f"run.{key} is {value!r}; choose one of {', '.join(choices)}")
+            self.problems.append(f"run.{key} is {value!r}; choose one of {', '.join(choices)}")
             return default
         return value
 
@@ -248,7 +261,7 @@ class _Reader:
         if value is None:
             return {}
         if not hasattr(value, "items"):
-            self._problems.append(
+            self.problems.append(
                 f"run.{key} is {value!r}; write a weight per dataset, for example "
                 "{coco2014_caption: 2, roco: 1}"
             )
@@ -258,7 +271,7 @@ class _Reader:
             try:
                 ratios[str(name)] = _finite(weight, 0.0)
             except (TypeError, ValueError) as error:
-                self._problems.append(f"run.{key}.{name}: {error}")
+                self.problems.append(f"run.{key}.{name}: {error}")
         return ratios
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,11 +44,22 @@ class Selection:
         metric: Name among its results; None is what the task thinks best (``agg_metrics``). A loss
             is better when it is smaller, everything else when it is larger.
         patience: Epochs without a better one after which the training ends; None never ends it.
+        known: Names that results may have; empty where nobody knows.
     """
 
     splits: tuple[str, ...] = ()
     metric: str | None = None
     patience: int | None = None
+    known: Collection[str] = ()
+
+    def check(self) -> None:
+        """Checks that validations can give the metric.
+
+        Raises:
+            ConfigError: If they cannot, with the nearest name.
+        """
+        if self.metric is not None and self.known and self.metric not in self.known:
+            raise ConfigError([describe_unknown("run.best_metric", self.metric, self.known)])
 
     def score(self, result: Mapping[str, Any]) -> float | None:
         """Returns the number that is to be large, None if the metric did not work.
@@ -59,6 +70,9 @@ class Selection:
         if self.metric is None:
             value = result.get("agg_metrics")
             return None if value is None else float(value)
+        if self.metric not in result and self.metric in self.known:
+            logger.warning("this validation gave no %s, so its epoch cannot be best", self.metric)
+            return None
         if self.metric not in result:
             names = sorted(name for name, v in result.items() if isinstance(v, (int, float)))
             raise ConfigError([describe_unknown("run.best_metric", self.metric, names)])

@@ -72,6 +72,15 @@ class MSMedCapTask(BaseTask):
         """
         return model(samples)
 
+    def metric_names(self, model: nn.Module, domains: Mapping[str, str]) -> list[str] | None:  # noqa: ARG002
+        """Returns the names that validation results may have; None where nobody knows.
+
+        Args:
+            model: The model, not yet trained.
+            domains: Domain by name of the datasets that are validated.
+        """
+        return None
+
     def train_epoch(self, *args: Any, **kwargs: Any) -> NoReturn:  # noqa: ARG002
         """Refuses LAVIS' own loop, which would not take the output of `train_step`.
 

@@ -27,6 +27,7 @@ from lavis_msmedcap.tasks._base import (
     report_may_fail,
     write_json,
 )
+from lavis_msmedcap.tasks.metric_names import caption_metrics
 
 logger = logging.getLogger(__name__)
 
@@ -110,6 +111,10 @@ class MedicalCaptioningTask(MSMedCapTask):
         places = [section.get("build_info") for section in cfg.datasets_cfg.values()]
         phantom = bool(places) and all(is_phantom(_plain(place)) for place in places)
         return cls(Decoding.from_run_cfg(run_cfg), report_split, phantom)
+
+    def metric_names(self, model: nn.Module, domains: Mapping[str, str]) -> list[str]:  # noqa: ARG002
+        """Returns the names of the scores of captions."""
+        return caption_metrics()
 
     @torch.no_grad()
     def valid_step(self, model: nn.Module, samples: Mapping[str, Any]) -> list[Row]:

@@ -24,6 +24,7 @@ from lavis_msmedcap.tasks._base import (
     report_may_fail,
     write_json,
 )
+from lavis_msmedcap.tasks.metric_names import pretraining_metrics
 from lavis_msmedcap.tasks.retrieval_pool import RetrievalPool
 
 logger = logging.getLogger(__name__)
@@ -49,6 +50,11 @@ class MixedSemanticPretrainTask(MSMedCapTask):
         run_cfg = cfg.run_cfg
         splits = [*(run_cfg.get("test_splits") or ()), *(run_cfg.get("valid_splits") or ())]
         return cls(splits[0] if splits and run_cfg.get("report", True) else None)
+
+    def metric_names(self, model: nn.Module, domains: Mapping[str, str]) -> list[str] | None:
+        """Returns the names of losses and recalls; None for a model without a recipe."""
+        train_on = getattr(model, "train_on", None)
+        return None if train_on is None else pretraining_metrics(train_on, domains)
 
     @torch.no_grad()
     def evaluation(

@@ -79,6 +79,41 @@ def test_a_misspelt_metric() -> None:
         Selection(metric="CIDer").score({"CIDEr": 0.5})
 
 
+class Named(Scripted):
+    """Knows what its validations may give."""
+
+    def metric_names(self, _model: Any, domains: Any) -> list[str]:
+        return ["CIDEr", *(f"{name}/{domain}" for name, domain in domains.items())]
+
+
+def test_a_misspelt_metric_is_told_before_anything_is_made(
+    tiny: ModuleType, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=r"'coco/generl' is unknown; did you mean 'coco/general'"):
+        make(tiny, tmp_path / "runs", Named([]), best_metric="coco/generl")
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(("key", "value"), [("best_metric", "CIDEr"), ("early_stopping", 2)])
+def test_nothing_chooses_without_validation(
+    tiny: ModuleType, tmp_path: Path, key: str, value: Any
+) -> None:
+    with pytest.raises(
+        ConfigError, match=rf"run\.{key} is {value}, but run\.valid_splits is empty"
+    ):
+        make(tiny, tmp_path, Named([]), valid_splits=[], **{key: value})
+
+
+def test_a_metric_that_failed_once_costs_no_training(
+    tiny: ModuleType, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    task = Named([{"agg_metrics": 1.0}, {"CIDEr": 0.5}, {"CIDEr": 0.25}])
+    runner = make(tiny, tmp_path, task, max_epoch=3, best_metric="CIDEr")
+    runner.train()
+    assert runner.state.best_epoch == 2
+    assert "gave no CIDEr, so its epoch cannot be best" in caplog.text
+
+
 def test_ends_early(tiny: ModuleType, tmp_path: Path) -> None:
     scores = [{"agg_metrics": value} for value in (1.0, 2.0, 1.5, 1.9, 5.0)]
     task = Scripted(scores)

@@ -52,6 +52,26 @@ PRETRAIN = {
         "2 domains takes 64",
         "raise it",
     ),
+    "misspelt_metric": (
+        "run.best_metric=sma/loss_itc",
+        "run.best_metric 'sma/loss_itc' is unknown",
+        "did you mean 'sam/loss_itc'?",
+    ),
+    "metric_of_a_branch_that_does_not_look": (
+        "run.best_metric=roco/clip/loss_itc",
+        "run.best_metric 'roco/clip/loss_itc' is unknown",
+        "did you mean",
+    ),
+    "metric_without_validation": (
+        "run.best_metric=loss run.valid_splits=[]",
+        "run.best_metric is loss, but run.valid_splits is empty",
+        "set run.valid_splits=[val], or run.best_metric=null",
+    ),
+    "early_stopping_without_validation": (
+        "run.early_stopping=2 run.valid_splits=[]",
+        "run.early_stopping is 2, but run.valid_splits is empty",
+        "run.early_stopping=null",
+    ),
     "augmentation_beside_a_cache": (
         "datasets.roco.vis_processor.train.augment={}",
         "run.feature_cache_gib is 1",
@@ -255,6 +275,11 @@ PRETRAIN = {
 }
 
 CAPTION = {
+    "misspelt_metric": (
+        "run.best_metric=CIDer",
+        "run.best_metric 'CIDer' is unknown",
+        "did you mean 'CIDEr'?",
+    ),
     "caption_beyond_the_llm": (
         "run.max_len=100000",
         "run.max_len is 100000, but of the 256 positions of the LLM (model.llm.weights)",

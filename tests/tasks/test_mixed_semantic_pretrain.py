@@ -191,3 +191,28 @@ def test_a_model_that_trains_gives_no_features(
     assert output["image_feats"]["clip"][:4].isnan().all()
     assert not output["image_feats"]["clip"][4].isnan().any()
     assert not output["image_feats"]["sam"].isnan().any()
+
+
+def test_the_names_of_results_are_known_before(
+    stage1_settings: dict[str, Any], packed_images: Tensor
+):
+    model = Blip2DualQformer.from_config(stage1_settings).eval()
+    domains = {"coco": "general", "roco": "medical"}
+    samples = [
+        {
+            "image": packed_images[part],
+            "image_id": [str(i) for i in range(5)[part]],
+            "dataset": [name] * len(TEXTS[part]),
+            "domain": [domain] * len(TEXTS[part]),
+            "text_input": [texts[0] for texts in TEXTS[part]],
+        }
+        for part, (name, domain) in zip((slice(0, 3), slice(3, 5)), domains.items())
+    ]
+    task = MixedSemanticPretrainTask()
+    for chosen in ({"coco": "general"}, {"roco": "medical"}, domains):
+        parts = [part for part in samples if part["dataset"][0] in chosen]
+        result = task.after_evaluation(task.evaluation(model, parts), "val", epoch=1)
+        names = task.metric_names(model, chosen)
+        assert names is not None
+        assert len(names) == len(set(names))
+        assert set(names) == set(result)
