@@ -16,7 +16,12 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from lavis_msmedcap.common.distributed import gather_objects, get_world_size, is_main_process
+from lavis_msmedcap.common.distributed import (
+    gather_objects,
+    get_rank,
+    get_world_size,
+    is_main_process,
+)
 from lavis_msmedcap.common.errors import Interruption, Preempted
 from lavis_msmedcap.common.whole_files import write_whole
 from lavis_msmedcap.models.checkpoint_loading import FROZEN
@@ -147,7 +152,7 @@ class RunnerMSMedCap(RunnerProperties):
         # not register_path, which refuses the second runner of a process
         registry.mapping["paths"]["output_dir"] = str(self.output_dir)
         registry.mapping["paths"]["result_dir"] = str(self.result_dir)
-        self.log = RunLog(self.directory.log, visible=is_main_process())
+        self.log = RunLog(self.directory.log(get_rank()), visible=is_main_process())
         self.log_config()
 
     def _plain_config(self) -> dict[str, Any]:
@@ -348,7 +353,7 @@ class RunnerMSMedCap(RunnerProperties):
             try:
                 yield
             except BaseException as error:
-                self.log.file_only(traceback.format_exc())
+                self.log.file_only(traceback.format_exc(), logging.ERROR)
                 if isinstance(error, KeyboardInterrupt) and is_main_process():
                     raise Interruption(
                         self._what_is_left(), preempted=isinstance(error, Preempted)

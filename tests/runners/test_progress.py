@@ -139,6 +139,29 @@ def test_other_ranks_write_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixt
     assert list(tmp_path.iterdir()) == []
 
 
+def test_another_rank_writes_its_warnings_and_its_traceback(tmp_path: Path):
+    package = logging.getLogger("lavis_msmedcap")
+    before = (list(logging.getLogger().handlers), package.level)
+    path = RunDirectory(tmp_path).log(3)
+    log = RunLog(path, visible=False)
+    with backlog():
+        package.warning("early")
+        package.info("quiet")
+        with log.attached():
+            package.info("quiet")
+            log.file_only("quiet")
+            logging.getLogger("lavis_msmedcap.imaging").warning("odd image")
+            log.file_only("Traceback", logging.ERROR)
+    lines = path.read_text().splitlines()
+    assert [line.partition(" [")[2] for line in lines] == [
+        "WARNING] early",
+        "WARNING] odd image",
+        "ERROR] Traceback",
+    ]
+    assert path.name == "log-rank3.txt"
+    assert (list(logging.getLogger().handlers), package.level) == before
+
+
 def test_a_row_means_over_its_steps(tmp_path: Path):
     log = RunLog(tmp_path / "log.txt", visible=True)
     reporter = TrainingReporter(RunDirectory(tmp_path), log, 4, 2, visible=True)
