@@ -141,6 +141,13 @@ def test_every_step_is_a_row(journey: Journey) -> None:
     for branch in ("clip", "sam"):
         for objective in ("itc", "itm", "lm"):
             assert any(row[f"{branch}/loss_{objective}"] for row in stage1)
+            # of every dataset whose images the branch has looked at
+            name = f"coco2014_caption/{branch}/loss_{objective}"
+            assert any(row[name] for row in stage1)
+        assert all(0 < float(row[f"{branch}/temp"]) < 1 for row in stage1)
+    assert "medicat/sam/loss_itm" in stage1[0]
+    assert "roco/clip/loss_itc" not in stage1[0]
+    assert {"roco/loss_lm", "medicat/loss_lm"} <= rows(journey.stage2 / "metrics.csv")[0].keys()
     assert all(float(row["loss_lm"]) > 0 for row in rows(journey.stage2 / "metrics.csv"))
     assert [row["split"] for row in rows(journey.stage2 / "validation.csv")] == ["val"]
     (row,) = rows(journey.stage1 / "validation.csv")

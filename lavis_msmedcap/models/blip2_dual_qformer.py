@@ -154,6 +154,10 @@ class Blip2DualQformer(DualBranchModel):
         output = {"loss": loss, **named, "logs": logs, "per_sample": per_sample}
         return output if self.training else {**output, "image_feats": image_feats}
 
+    def gauges(self) -> dict[str, float]:
+        """Returns what a training shows beside its losses: ``<branch>/temp``, ITC's temperature."""
+        return {f"{name}/temp": self.branch(name).temp.item() for name in self.branches}
+
     def _rows(self, name: str, samples: Mapping[str, Any]) -> Tensor:
         """Returns the indices (K,) of the samples that a branch trains on."""
         count = len(samples["text_input"])

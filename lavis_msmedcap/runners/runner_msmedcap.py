@@ -207,7 +207,13 @@ class RunnerMSMedCap(RunnerProperties):
             model.keep_features(self.settings.feature_cache_gib)
         total_steps = self.steps_per_epoch * self.max_epoch
         reporter = TrainingReporter(
-            self.directory, self.log, total_steps, self.max_epoch, is_main_process(), start
+            self.directory,
+            self.log,
+            total_steps,
+            self.max_epoch,
+            is_main_process(),
+            start,
+            getattr(model, "gauges", dict),
         )
         loop = TrainingLoop(
             self.model,
