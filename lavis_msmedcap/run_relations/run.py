@@ -28,7 +28,14 @@ from lavis_msmedcap.runners.loaders import TRAIN
 from lavis_msmedcap.runners.precision import choose_device
 from lavis_msmedcap.runners.run_directory import obstacle
 from lavis_msmedcap.runners.run_status import STATUS
-from lavis_msmedcap.runners.settings import AUTO, OFF, RESUME_CKPT_PATH, RunSettings, idle_selection
+from lavis_msmedcap.runners.settings import (
+    AUTO,
+    OFF,
+    RESUME_CKPT_PATH,
+    RunSettings,
+    idle_selection,
+    length_problems,
+)
 from lavis_msmedcap.tasks.medical_captioning import Decoding
 from lavis_msmedcap.tasks.metric_names import caption_metrics, pretraining_metrics
 
@@ -61,6 +68,7 @@ def run_problems(
         yield from _ratio_problems(config, own)
         if "runner" in own:
             yield from _selection_problems(config, own, incomplete)
+            yield from _length_problems(run)
     yield from _order_problems(run)
     yield from _resume_problems(run, own)
     yield from _device_problems(run)
@@ -140,7 +148,22 @@ def _ratio_problems(config: Mapping[str, Any], own: Collection[str]) -> Iterator
         yield from _epoch_problems(run, {mapping(datasets[name]).get("domain") for name in drawn})
 
 
+def _length_problems(run: Mapping[str, Any]) -> Iterator[str]:
+    if run.get("max_epoch", RunSettings.max_epoch) is None and run.get("max_iters") is None:
+        yield (
+            "run.max_epoch is null; expected a whole number of epochs, or optimizer steps in "
+            "run.max_iters in its place"
+        )
+    yield from length_problems(run)
+
+
 def _epoch_problems(run: Mapping[str, Any], domains: Collection[Any]) -> Iterator[str]:
+    steps, window = run.get("iters_per_inner_epoch"), run.get("accum_grad_iters", 1)
+    if is_count(steps) and is_count(window) and steps * window < len(domains):
+        yield (
+            f"run.iters_per_inner_epoch is {steps}, too short for a batch of each of "
+            f"{len(domains)} domains; raise it to at least {-(-len(domains) // window)}"
+        )
     wanted = run.get("samples_per_epoch")
     batch = run.get("batch_size_train", RunSettings.batch_size_train)
     if not is_count(wanted) or not is_count(batch):

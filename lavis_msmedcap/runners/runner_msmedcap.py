@@ -53,7 +53,7 @@ BEST = "best"
 
 @registry.register_runner("runner_msmedcap")
 class RunnerMSMedCap(RunnerProperties):
-    """Epoch-based training, validation and test.
+    """Training by epochs or by optimizer steps, validation and test.
 
     The interface is that of LAVIS' ``RunnerBase``. What differs: it runs without CUDA and without
     a process group; the run directory is below the current directory and never shared; the
@@ -179,7 +179,9 @@ class RunnerMSMedCap(RunnerProperties):
     # --- training -----------------------------------------------------------------------------
 
     def train(self) -> None:
-        """Trains for ``max_epoch`` epochs with validation after each, then runs the test splits.
+        """Trains for ``max_epoch`` epochs, or ``max_iters`` steps in inner epochs.
+
+        After each epoch it validates; in the end it runs the test splits.
 
         Raises:
             NonFiniteError: If a loss or gradient is not finite.
@@ -205,7 +207,7 @@ class RunnerMSMedCap(RunnerProperties):
         self.checkpoints.rehearse(model)
         if hasattr(model, "keep_features"):  # evaluation alone sees every image once
             model.keep_features(self.settings.feature_cache_gib)
-        total_steps = self.steps_per_epoch * self.max_epoch
+        total_steps = self.settings.total_steps(self.steps_per_epoch)
         reporter = TrainingReporter(
             self.directory,
             self.log,
@@ -243,7 +245,7 @@ class RunnerMSMedCap(RunnerProperties):
         )
         self.state = training.state
         try:
-            training.run(start, self.max_epoch, self._selection, self._validate)
+            training.run(start, self.max_epoch, total_steps, self._selection, self._validate)
         finally:
             reporter.close()
         return keeper
@@ -280,7 +282,8 @@ class RunnerMSMedCap(RunnerProperties):
         logger.info("%s", describe_plan(self.train_loader))
         self._book.count_long_texts(model)
         logger.info(
-            "%d epochs of %d steps on %s, %d process(es), amp %s",
+            "%d steps in %d epochs of %d on %s, %d process(es), amp %s",
+            plan.total_steps,
             self.max_epoch,
             plan.steps_per_epoch,
             self.device,

@@ -129,13 +129,19 @@ class Training:
         self._validation = CsvTable(directory.validation, VALIDATION_COLUMNS)
 
     def run(
-        self, start: Progress, max_epoch: int, selection: Selection, validate: Validate
+        self,
+        start: Progress,
+        max_epoch: int,
+        total_steps: int,
+        selection: Selection,
+        validate: Validate,
     ) -> None:
-        """Trains up to ``max_epoch``.
+        """Trains what is left.
 
         Args:
             start: Where the training stands.
             max_epoch: Number of epochs.
+            total_steps: Optimizer steps of all epochs; the last one ends with them.
             selection: Chooses the best epoch, and the last one.
             validate: Evaluates a split.
 
@@ -151,7 +157,8 @@ class Training:
         for epoch in range(start.epoch, max_epoch):
             if self._hopeless(selection.patience):
                 break
-            self._train_epoch(epoch, start if epoch == start.epoch else Progress(epoch))
+            left = total_steps - self._loop.global_step
+            self._train_epoch(epoch, start if epoch == start.epoch else Progress(epoch), left)
             self._validate(epoch + 1, selection, validate)
         if is_main_process():
             logger.info("trained in %s", clock(time.perf_counter() - started))
@@ -168,9 +175,9 @@ class Training:
             done = self._status.validated
             self._validation.cut(lambda row: int(row["epoch"]) <= done)
 
-    def _train_epoch(self, epoch: int, start: Progress) -> None:
+    def _train_epoch(self, epoch: int, start: Progress, steps_left: int) -> None:
         sampler: Any = self._loader.batch_sampler
-        sampler.set_epoch(epoch, start.batch)
+        sampler.set_epoch(epoch, start.batch, start.batch + steps_left * self._loop.accumulate)
         with self._request.patient():
             sums = self._loop.run_epoch(self._loader, epoch, start.batch, Sums(dict(start.totals)))
             self._close_epoch()

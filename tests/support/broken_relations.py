@@ -52,6 +52,24 @@ PRETRAIN = {
         "2 domains takes 64",
         "raise it",
     ),
+    "epochs_and_steps": (
+        "run.max_iters=100",
+        "run.max_epoch is 2 and run.max_iters is 100",
+        "run.max_epoch=null to count optimizer steps",
+    ),
+    "inner_epochs_of_epochs": (
+        "run.iters_per_inner_epoch=5",
+        "run.iters_per_inner_epoch is 5, but run.max_iters is not given",
+    ),
+    "two_lengths_of_an_epoch": (
+        "run.max_epoch=null run.max_iters=9 run.iters_per_inner_epoch=5 run.samples_per_epoch=640",
+        "run.iters_per_inner_epoch is 5 and run.samples_per_epoch is 640",
+    ),
+    "inner_epoch_shorter_than_a_batch_per_domain": (
+        "run.max_epoch=null run.max_iters=9 run.iters_per_inner_epoch=1",
+        "run.iters_per_inner_epoch is 1, too short for a batch of each of 2 domains",
+        "at least 2",
+    ),
     "misspelt_metric": (
         "run.best_metric=sma/loss_itc",
         "run.best_metric 'sma/loss_itc' is unknown",
