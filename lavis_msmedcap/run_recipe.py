@@ -13,6 +13,7 @@ from lavis_msmedcap.run_relations.values import STAGE_1_TASK, branches_of, split
 
 # a run that loses its validation still trains; one that loses what it evaluates is an error
 SPLITS_TO_SPARE = ("valid_splits", "test_splits")
+CHOOSING = {"best_metric", "early_stopping"}  # among validations
 
 
 def fit_to_recipe(config: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -61,3 +62,5 @@ def _spare_splits(
         if lost:
             run[key] = [split for split in run[key] if split not in lost]
             yield f"run.{key}: {', '.join(lost)} is left out, because no other dataset has it"
+            if key == "valid_splits" and not run[key]:
+                run.update(dict.fromkeys(CHOOSING & run.keys()))

@@ -115,7 +115,8 @@ def results(split: str) -> set[str]:
 
 
 def test_the_files_of_each_run(journey: Journey) -> None:
-    assert files_of(journey.stage1) == TRAINING
+    validated = {"result/metrics_val.json", "report.html"}
+    assert files_of(journey.stage1) == {*TRAINING, *validated}
     assert files_of(journey.stage2) == {
         *TRAINING,
         *results("val"),
@@ -140,8 +141,18 @@ def test_every_step_is_a_row(journey: Journey) -> None:
     for branch in ("clip", "sam"):
         for objective in ("itc", "itm", "lm"):
             assert any(row[f"{branch}/loss_{objective}"] for row in stage1)
+            # of every dataset whose images the branch has looked at
+            name = f"coco2014_caption/{branch}/loss_{objective}"
+            assert any(row[name] for row in stage1)
+        assert all(0 < float(row[f"{branch}/temp"]) < 1 for row in stage1)
+    assert "medicat/sam/loss_itm" in stage1[0]
+    assert "roco/clip/loss_itc" not in stage1[0]
+    assert {"roco/loss_lm", "medicat/loss_lm"} <= rows(journey.stage2 / "metrics.csv")[0].keys()
     assert all(float(row["loss_lm"]) > 0 for row in rows(journey.stage2 / "metrics.csv"))
     assert [row["split"] for row in rows(journey.stage2 / "validation.csv")] == ["val"]
+    (row,) = rows(journey.stage1 / "validation.csv")
+    assert all(0 <= float(row[f"{name}/r_mean"]) <= 1 for name in ("clip", "sam", "fused"))
+    assert "roco/sam/t2i_r5" in row
 
 
 def test_predictions_name_image_reference_and_caption(journey: Journey) -> None:

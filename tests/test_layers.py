@@ -88,6 +88,7 @@ LAYERS = {
     "models.features": 2,
     "models.llm_build": 2,
     "models.matching": 2,
+    "models.recall": 2,
     "models.retrieval": 2,
     # 3 LAVIS seams: the classes in LAVIS' registry and what only they use
     "processors": 3,

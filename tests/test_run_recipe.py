@@ -136,3 +136,10 @@ def test_captioning_uses_every_dataset_whatever_the_recipe_was(
     config, _ = resolve_run_config("projects/msmedcap/caption.yaml", options)
     assert list(config.datasets_cfg) == MEDICAL
     assert config.notes == ()
+
+
+def test_what_chooses_among_validations_goes_with_them(sound: Path) -> None:
+    chosen = ["run.best_metric=loss", "run.early_stopping=2"]
+    assert resolve(sound, *chosen).run_cfg.early_stopping == 2
+    run = resolve(sound, *chosen, "model.branches.sam=null").run_cfg
+    assert (run.best_metric, run.early_stopping) == (None, None)

@@ -56,6 +56,21 @@ SOUND: dict[str, Sequence[str]] = {
         "run.valid_splits=[]",
     ],
     "losses of the training data": ["run.valid_splits=[train]"],
+    "so many steps": ["run.max_epoch=null", "run.max_iters=100", "run.iters_per_inner_epoch=10"],
+    "short windows of two batches": [
+        "run.max_epoch=null",
+        "run.max_iters=3",
+        "run.iters_per_inner_epoch=1",
+        "run.accum_grad_iters=2",
+    ],
+    "recall chooses": ["run.best_metric=fused/r_mean", "run.early_stopping=2"],
+    "recall of one dataset chooses": ["run.best_metric=roco/sam/t2i_r5"],
+    "nothing is chosen where nothing is trained": [
+        "run.evaluate=true",
+        "run.valid_splits=[]",
+        "run.test_splits=[val]",
+        "run.best_metric=loss",
+    ],
     "largest seed": ["run.seed=2147483647"],
     "longest text of BERT": ["model.max_txt_len=512"],
     "evaluation alone trains nobody": [

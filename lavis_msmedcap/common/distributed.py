@@ -187,6 +187,15 @@ def sum_over_ranks(tensor: Tensor) -> Tensor:
     return total
 
 
+def max_over_ranks(tensor: Tensor) -> Tensor:
+    """Returns the elementwise maximum of a tensor over all ranks, on every rank; no gradients."""
+    if get_world_size() == 1:
+        return tensor
+    largest = tensor.detach().clone()
+    dist.all_reduce(largest, op=dist.ReduceOp.MAX)
+    return largest
+
+
 def gather_objects(items: list[Any]) -> list[Any]:
     """Concatenates a list of picklable objects over all ranks, ordered by rank."""
     if get_world_size() == 1:

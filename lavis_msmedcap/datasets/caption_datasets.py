@@ -195,8 +195,14 @@ class MedCapEvalDataset(MedCapDataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Returns one image with its first caption processed and its raw references.
 
+        ``text_inputs`` are all its captions, processed as the first one is.
+
         Raises:
             BadImageError: If the image is missing or cannot be decoded.
         """
         captions = self.records[index].captions
-        return {**self._sample(index, captions[0]), "references": list(captions)}
+        return {
+            **self._sample(index, captions[0]),
+            "text_inputs": [self.text_processor(caption) for caption in captions],
+            "references": list(captions),
+        }

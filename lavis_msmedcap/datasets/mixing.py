@@ -208,8 +208,9 @@ class BatchPlan:
             self._check_domain(domain, asked=samples_per_epoch is None)
         if samples_per_epoch is not None and samples_per_epoch < len(domains) * self.global_batch:
             raise DataError(
-                f"run.samples_per_epoch is {samples_per_epoch}, but one batch of each of "
-                f"{len(domains)} domains takes {len(domains) * self.global_batch}; raise it"
+                f"an epoch of {samples_per_epoch} samples is too short: one batch of each of "
+                f"{len(domains)} domains takes {len(domains) * self.global_batch}; raise "
+                "run.samples_per_epoch or run.iters_per_inner_epoch, whichever is given"
             )
 
     def _check_domain(self, domain: str, *, asked: bool) -> None:
@@ -307,26 +308,30 @@ class PlannedBatchSampler(Sampler[list[int]]):
         self.plan = plan
         self.dataset = dataset
         self.start_step = 0
+        self.stop_step = len(plan)
         self.set_epoch(0)
 
-    def set_epoch(self, epoch: int, start_step: int = 0) -> None:
+    def set_epoch(self, epoch: int, start_step: int = 0, stop_step: int | None = None) -> None:
         """Chooses the epoch, for the datasets too.
 
         Args:
             epoch: Epoch, from 0.
             start_step: Batches to leave out, when an interrupted epoch is taken up again.
+            stop_step: Batches after which the epoch ends, when the training ends within it; None
+                and more than there are mean all.
         """
         self.epoch = epoch
         self.start_step = start_step
+        self.stop_step = len(self.plan) if stop_step is None else min(stop_step, len(self.plan))
         self.dataset.set_epoch(epoch)
 
     def __len__(self) -> int:
         """Number of batches that are left in the epoch."""
-        return max(0, len(self.plan) - self.start_step)
+        return max(0, self.stop_step - self.start_step)
 
     def __iter__(self) -> Iterator[list[int]]:
         """Yields lists of flat indices."""
-        for batch in self.plan.epoch(self.epoch)[self.start_step :]:
+        for batch in self.plan.epoch(self.epoch)[self.start_step : self.stop_step]:
             yield [self.dataset.flat_index(dataset, sample) for dataset, sample in batch]
 
 

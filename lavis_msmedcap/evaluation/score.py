@@ -32,6 +32,7 @@ METRICS: Final[dict[str, Callable[[], AbstractContextManager[Metric]]]] = {
     "METEOR": meteor,
 }
 DEFAULT_METRICS: Final = ("BLEU", "ROUGE_L", "CIDEr")
+_SEVERAL_SCORES: Final = {"BLEU": tuple(f"BLEU-{order}" for order in range(1, 5))}
 
 
 class Status(TypedDict):
@@ -120,6 +121,11 @@ def score_captions(
         "per_dataset": dict(zip(places, groups[1:] or groups)),
         "per_image": _per_image(predictions, [results[name][0] for name in metrics]),
     }
+
+
+def score_names(metrics: Sequence[str] = DEFAULT_METRICS) -> list[str]:
+    """Returns the names of the scores that metrics give where they work."""
+    return [score for name in metrics for score in _SEVERAL_SCORES.get(name, (name,))]
 
 
 def score_corpus(corpus: Corpus, metrics: Sequence[str] = DEFAULT_METRICS) -> GroupScores:

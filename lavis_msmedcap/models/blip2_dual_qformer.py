@@ -37,12 +37,17 @@ from lavis_msmedcap.models.features import (
 )
 from lavis_msmedcap.models.matching import fuse, matching_logits, pairwise_similarity
 from lavis_msmedcap.models.qformer_cache import CachedQFormer
-from lavis_msmedcap.models.retrieval import collect_galleries, retrieval_scores
+from lavis_msmedcap.models.retrieval import (
+    collect_galleries,
+    contrast_text_feats,
+    retrieval_scores,
+)
 from lavis_msmedcap.models.samples import require, texts_of
 from lavis_msmedcap.models.text_lengths import TextLength
 from lavis_msmedcap.models.weight_files import Need
 
 OBJECTIVES = ("itc", "itm", "lm")
+NAN = float("nan")
 MATCH_HEADS = {"itm": matching_logits, "itc": pairwise_similarity}
 
 
@@ -120,7 +125,9 @@ class Blip2DualQformer(DualBranchModel):
             ``loss`` and LAVIS' ``loss_itc``, ``loss_itm``, ``loss_lm`` (weighted sum, and plain
             sums over branches), ``logs`` (detached scalars per branch and objective, whose mean
             over all samples that took part is the loss of the joint batch) and ``per_sample``
-            (detached (B,), nan where a sample took no part).
+            (detached (B,), nan where a sample took no part). In evaluation also ``image_feats``: by
+            branch what ITC compares of the images, float (B, Q, E), nan where an image took no
+            part.
         """
         require(samples, ("image", "text_input"), "training")
         rows = {name: self._rows(name, samples) for name in self.branches}
@@ -142,6 +149,7 @@ class Blip2DualQformer(DualBranchModel):
         totals: dict[str, Tensor] = {}
         logs: dict[str, Tensor] = {}
         per_sample: dict[str, Tensor] = {}
+        image_feats: dict[str, Tensor] = {}
         for name in active:
             index, batch = rows[name].to(self.device), joint[name]
             result = self.branch(name).stage1_losses(
@@ -158,12 +166,22 @@ class Blip2DualQformer(DualBranchModel):
                     continue
                 key = f"{name}/loss_{objective}"
                 logs[key] = share.detach() * (batch.total / batch.own)
-                values = share.new_full((len(samples["text_input"]),), float("nan"))
+                values = share.new_full((len(samples["text_input"]),), NAN)
                 values[index] = result.per_sample[objective].to(values.dtype)
                 per_sample[key] = values
+            if not self.training:
+                count = len(samples["text_input"])
+                feats = result.image_feats.new_full((count, *result.image_feats.shape[1:]), NAN)
+                feats[index] = result.image_feats
+                image_feats[name] = feats
         loss = torch.stack([self.loss_weights[k] * v for k, v in totals.items()]).sum()
         named = {f"loss_{objective}": value for objective, value in totals.items()}
-        return {"loss": loss, **named, "logs": logs, "per_sample": per_sample}
+        output = {"loss": loss, **named, "logs": logs, "per_sample": per_sample}
+        return output if self.training else {**output, "image_feats": image_feats}
+
+    def gauges(self) -> dict[str, float]:
+        """Returns what a training shows beside its losses: ``<branch>/temp``, ITC's temperature."""
+        return {f"{name}/temp": self.branch(name).temp.item() for name in self.branches}
 
     def _rows(self, name: str, samples: Mapping[str, Any]) -> Tensor:
         """Returns the indices (K,) of the samples that a branch trains on."""
@@ -336,6 +354,15 @@ class Blip2DualQformer(DualBranchModel):
             score(self.branch(name), images[name], text.input_ids, text.attention_mask)
             for name in names
         )
+
+    @torch.no_grad()
+    def text_feats(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        """Returns by branch what ITC compares of T texts: float (T, E), L2-normalised."""
+        text = self._tokenize(texts)
+        return {
+            name: contrast_text_feats(self.branch(name), text.input_ids, text.attention_mask)
+            for name in self.branches
+        }
 
     @torch.no_grad()
     def compute_sim_matrix(self, data_loader: Any, task_cfg: Any) -> tuple[Any, Any]:

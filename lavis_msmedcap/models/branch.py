@@ -119,10 +119,12 @@ class Stage1Loss:
             the means over the joint batch, which add up to them. ITC and ITM are means over
             samples, ITG over tokens; of one process alone the share is the mean.
         per_sample: The same names to detached (B,) values.
+        image_feats: What ITC compares of the images: float (B, Q, E), L2-normalised, detached.
     """
 
     losses: dict[str, Tensor]
     per_sample: dict[str, Tensor]
+    image_feats: Tensor
 
 
 class QFormerBranch(nn.Module):
@@ -273,8 +275,9 @@ class QFormerBranch(nn.Module):
         """
         joint = JointBatch((text_ids.shape[0],)) if joint is None else joint
         query_output = self.query(image, use_cache=True)
+        image_feats = self.image_feats(query_output.last_hidden_state)
         contrast = image_text_contrast(
-            self.image_feats(query_output.last_hidden_state),
+            image_feats,
             self.text_feat(self.encode_text(text_ids, text_atts)),
             self.temp,
             joint,
@@ -293,7 +296,7 @@ class QFormerBranch(nn.Module):
         logits = self._generation_logits(inputs, text_atts, query_output.past_key_values)
         losses["lm"], loss_lm = generation_loss(logits, labels, joint)
         per_sample["lm"] = loss_lm.detach()
-        return Stage1Loss(losses, per_sample)
+        return Stage1Loss(losses, per_sample, image_feats.detach())
 
     def _generation_logits(self, inputs: Tensor, text_atts: Tensor, past: Any) -> Tensor:
         """Predicts each next token from the queries and the text before it (causal mask of ITG).

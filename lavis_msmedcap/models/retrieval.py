@@ -89,7 +89,7 @@ def collect_galleries(
             branch,
             _joined(images[name]).rows(order),
             torch.cat(feats[name])[order.to(text_ids.device)],
-            _text_feats(branch, text_ids, text_atts),
+            contrast_text_feats(branch, text_ids, text_atts),
         )
         for name, branch in branches.items()
     ]
@@ -148,7 +148,8 @@ def _joined(parts: Sequence[ImageEmbeds]) -> ImageEmbeds:
     return ImageEmbeds(torch.cat(embeds), torch.cat(atts))
 
 
-def _text_feats(branch: QFormerBranch, text_ids: Tensor, text_atts: Tensor) -> Tensor:
+def contrast_text_feats(branch: QFormerBranch, text_ids: Tensor, text_atts: Tensor) -> Tensor:
+    """Like `contrast_text_feat`, for any number of texts: some pass the Q-Former at a time."""
     parts = zip(*(torch.split(tensor, TEXTS_AT_ONCE) for tensor in (text_ids, text_atts)))
     return torch.cat([contrast_text_feat(branch, ids, atts) for ids, atts in parts])
 

@@ -11,6 +11,7 @@ import yaml
 _LETTERS = (("general", "G"), ("medical", "M"))
 _RUN_KEYS = (
     ("max_epoch", "Epochs"),
+    ("max_iters", "Optimizer steps"),
     ("batch_size_train", "Batch size"),
     ("init_lr", "Learning rate"),
     ("seed", "Seed"),

@@ -11,6 +11,9 @@ from lavis_msmedcap.common.errors import ConfigError
 from lavis_msmedcap.common.paths import resolve_path
 from lavis_msmedcap.datasets.records import SPLITS
 from lavis_msmedcap.run_relations.values import (
+    STAGE_1_TASK,
+    STAGE_2_TASK,
+    branches_of,
     is_count,
     is_number,
     mapping,
@@ -25,8 +28,16 @@ from lavis_msmedcap.runners.loaders import TRAIN
 from lavis_msmedcap.runners.precision import choose_device
 from lavis_msmedcap.runners.run_directory import obstacle
 from lavis_msmedcap.runners.run_status import STATUS
-from lavis_msmedcap.runners.settings import AUTO, OFF, RESUME_CKPT_PATH, RunSettings
+from lavis_msmedcap.runners.settings import (
+    AUTO,
+    OFF,
+    RESUME_CKPT_PATH,
+    RunSettings,
+    idle_selection,
+    length_problems,
+)
 from lavis_msmedcap.tasks.medical_captioning import Decoding
+from lavis_msmedcap.tasks.metric_names import caption_metrics, pretraining_metrics
 
 EVALUATED = ("valid_splits", "test_splits")
 # pairs of which the first must not exceed the second, each with its default
@@ -55,6 +66,9 @@ def run_problems(
             yield from _train_split_problems(config, own)
     if trains(config):
         yield from _ratio_problems(config, own)
+        if "runner" in own:
+            yield from _selection_problems(config, own, incomplete)
+            yield from _length_problems(run)
     yield from _order_problems(run)
     yield from _resume_problems(run, own)
     yield from _device_problems(run)
@@ -134,7 +148,22 @@ def _ratio_problems(config: Mapping[str, Any], own: Collection[str]) -> Iterator
         yield from _epoch_problems(run, {mapping(datasets[name]).get("domain") for name in drawn})
 
 
+def _length_problems(run: Mapping[str, Any]) -> Iterator[str]:
+    if run.get("max_epoch", RunSettings.max_epoch) is None and run.get("max_iters") is None:
+        yield (
+            "run.max_epoch is null; expected a whole number of epochs, or optimizer steps in "
+            "run.max_iters in its place"
+        )
+    yield from length_problems(run)
+
+
 def _epoch_problems(run: Mapping[str, Any], domains: Collection[Any]) -> Iterator[str]:
+    steps, window = run.get("iters_per_inner_epoch"), run.get("accum_grad_iters", 1)
+    if is_count(steps) and is_count(window) and steps * window < len(domains):
+        yield (
+            f"run.iters_per_inner_epoch is {steps}, too short for a batch of each of "
+            f"{len(domains)} domains; raise it to at least {-(-len(domains) // window)}"
+        )
     wanted = run.get("samples_per_epoch")
     batch = run.get("batch_size_train", RunSettings.batch_size_train)
     if not is_count(wanted) or not is_count(batch):
@@ -145,6 +174,35 @@ def _epoch_problems(run: Mapping[str, Any], domains: Collection[Any]) -> Iterato
             f"run.samples_per_epoch is {wanted}, but one batch of each of {len(domains)} domains "
             f"takes {least} samples; raise it to at least that, or lower run.batch_size_train"
         )
+
+
+def _selection_problems(
+    config: Mapping[str, Any], own: Collection[str], incomplete: Collection[str]
+) -> Iterator[str]:
+    """Finds a way of choosing the best epoch that no validation can serve."""
+    run = config["run"]
+    metric, splits = run.get("best_metric"), names(run.get("valid_splits"))
+    if not run.get("valid_splits"):
+        yield from idle_selection(metric, run.get("early_stopping"))
+    elif isinstance(metric, str) and splits and "task" in own and not incomplete:
+        known = _metric_names(config, own, splits[0])
+        if known and metric not in known:
+            yield describe_unknown("run.best_metric", metric, known)
+
+
+def _metric_names(config: Mapping[str, Any], own: Collection[str], split: str) -> list[str]:
+    """Returns the results that a validation gives; nothing where that is not known."""
+    if config["run"].get("task") == STAGE_2_TASK:
+        return caption_metrics()
+    if config["run"].get("task") != STAGE_1_TASK or "model" not in own:
+        return []
+    train_on = {name: names(branch.get("train_on")) for name, branch in branches_of(config)}
+    domains = {
+        name: str(mapping(settings).get("domain"))
+        for name, settings in config["datasets"].items()
+        if split in splits_of(settings)
+    }
+    return pretraining_metrics(train_on, domains)
 
 
 # --- numbers, devices, folders -----------------------------------------------------------------

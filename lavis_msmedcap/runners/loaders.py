@@ -123,7 +123,7 @@ def train_loader(
         specs,
         settings.batch_size_train,
         settings.seed,
-        settings.samples_per_epoch,
+        settings.epoch_samples(get_world_size()),
         get_rank(),
         get_world_size(),
     )

@@ -6,6 +6,7 @@ import logging
 import math
 import resource
 import sys
+from collections.abc import Callable, Mapping
 
 import torch
 
@@ -42,7 +43,8 @@ class TrainingReporter:
     images_per_second and seconds (since the last row), data_wait (share of the seconds in which the
     device waited for data), memory_gib (peak of this process so far: of the GPU where there is one,
     else of main memory), and the means of all losses since the last
-    row: ``loss``, ``<branch>/<objective>`` and ``<dataset>/<branch>/<objective>``.
+    row: ``loss``, ``<branch>/<objective>`` and ``<dataset>/<branch>/<objective>``; and the gauges,
+    as they are when the row is written.
 
     Args:
         directory: Where ``metrics.csv`` is.
@@ -51,6 +53,7 @@ class TrainingReporter:
         max_epoch: Number of epochs.
         visible: True on the main process.
         start: Where the training goes on.
+        gauges: Returns numbers of the model by name, for example the temperature of each branch.
     """
 
     def __init__(
@@ -61,7 +64,9 @@ class TrainingReporter:
         max_epoch: int,
         visible: bool,
         start: Progress | None = None,
+        gauges: Callable[[], Mapping[str, float]] = dict,
     ) -> None:
+        self._gauges = gauges
         start = Progress() if start is None else start
         self._table = CsvTable(directory.metrics, COLUMNS)
         if visible and start.step:
@@ -98,6 +103,7 @@ class TrainingReporter:
         self._seconds, self._waited, self._norms = 0.0, 0.0, []
         if not self._visible:
             return
+        gauges = self._gauges()
         row = {
             "epoch": report.epoch + 1,
             "step": report.step,
@@ -109,17 +115,18 @@ class TrainingReporter:
             "data_wait": waited / seconds if seconds > 0 else None,
             "memory_gib": memory_gib(),
             **means,
+            **gauges,
         }
         self._table.append(row)
         if self.events is not None:
             shown_there = {name: value for name, value in row.items() if name != "step"}
             self.events.write("train", report.step, shown_there)
         shown = {name: mean for name, mean in means.items() if name.count("/") < 2}
-        losses = ", ".join(f"{name} {mean:.4f}" for name, mean in shown.items())
+        numbers = ", ".join(f"{name} {value:.4f}" for name, value in {**shown, **gauges}.items())
         self._parts = "".join(f", {k} {v:.3f}" for k, v in shown.items() if k != TOTAL)
         line = (
             f"epoch {report.epoch + 1}/{self._max_epoch}, step {report.step}/{self._pace.total}: "
-            f"{losses}, lr {report.lr:.3g}, {pace_note(self._pace)}"
+            f"{numbers}, lr {report.lr:.3g}, {pace_note(self._pace)}"
         )
         if self._bar.shown:
             self._log.file_only(line)

@@ -58,10 +58,9 @@ class RunDirectory:
         """Versions, git revision, machine and command."""
         return self.root / "environment.json"
 
-    @property
-    def log(self) -> Path:
-        """The log as text."""
-        return self.root / "log.txt"
+    def log(self, rank: int = 0) -> Path:
+        """The log as text: all of the first rank, warnings and errors of another one."""
+        return self.root / (f"log-rank{rank}.txt" if rank else "log.txt")
 
     @property
     def states(self) -> Path:

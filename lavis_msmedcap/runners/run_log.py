@@ -1,4 +1,8 @@
-"""The text log of one run: ``log.txt`` for as long as the run lasts, and the console."""
+"""The text log of one run for as long as it lasts, and the console.
+
+The first rank writes ``log.txt``; each other one writes its warnings and its traceback, if any, to
+a file of its own.
+"""
 
 from __future__ import annotations
 
@@ -53,13 +57,13 @@ class RunLog:
     silent.
 
     Args:
-        path: Log file.
-        visible: False on ranks that keep quiet.
+        path: Log file; it is made with the first line.
+        visible: False on ranks that keep quiet: they write warnings and errors only.
     """
 
     def __init__(self, path: Path, *, visible: bool) -> None:
         self.path = path
-        self._visible = visible
+        self._level = logging.INFO if visible else logging.WARNING
         self._file: logging.Handler | None = None
 
     @property
@@ -76,24 +80,18 @@ class RunLog:
             yield
             return
         early = _take_backlog()
-        if not self._visible:
-            package.setLevel(logging.WARNING)
-            try:
-                yield
-            finally:
-                package.setLevel(level)
-            return
         self._file = logging.FileHandler(self.path, encoding="utf-8", delay=True)
         added: list[logging.Handler] = [self._file]
         if not root.handlers:
             added.append(logging.StreamHandler(sys.stderr))
         for handler in added:
             handler.setFormatter(logging.Formatter(FORMAT))
+            handler.setLevel(self._level)
             root.addHandler(handler)
         for record in early:
-            self._file.handle(record)
-        if package.getEffectiveLevel() > logging.INFO:
-            package.setLevel(logging.INFO)
+            self._write(record)
+        if self._level > logging.INFO or package.getEffectiveLevel() > self._level:
+            package.setLevel(self._level)
         try:
             yield
         finally:
@@ -103,8 +101,10 @@ class RunLog:
                 root.removeHandler(handler)
                 handler.close()
 
-    def file_only(self, message: str) -> None:
+    def file_only(self, message: str, level: int = logging.INFO) -> None:
         """Writes a line to the file but not to the console, where a bar already shows it."""
-        if self._file is not None:
-            record = logging.LogRecord(PACKAGE, logging.INFO, __file__, 0, message, None, None)
+        self._write(logging.LogRecord(PACKAGE, level, __file__, 0, message, None, None))
+
+    def _write(self, record: logging.LogRecord) -> None:
+        if self._file is not None and record.levelno >= self._level:
             self._file.handle(record)

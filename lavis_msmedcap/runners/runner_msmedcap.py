@@ -16,7 +16,12 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from lavis_msmedcap.common.distributed import gather_objects, get_world_size, is_main_process
+from lavis_msmedcap.common.distributed import (
+    gather_objects,
+    get_rank,
+    get_world_size,
+    is_main_process,
+)
 from lavis_msmedcap.common.errors import Interruption, Preempted
 from lavis_msmedcap.common.whole_files import write_whole
 from lavis_msmedcap.models.checkpoint_loading import FROZEN
@@ -28,7 +33,7 @@ from lavis_msmedcap.runners.evaluator import Evaluator
 from lavis_msmedcap.runners.image_check import check_eval_images
 from lavis_msmedcap.runners.interruption import describe_interruption
 from lavis_msmedcap.runners.keeper import Keeper
-from lavis_msmedcap.runners.loaders import check_splits, describe_plan, train_loader
+from lavis_msmedcap.runners.loaders import check_splits, describe_plan, train_loader, with_split
 from lavis_msmedcap.runners.precision import Precision, choose_device
 from lavis_msmedcap.runners.reporter import TrainingReporter
 from lavis_msmedcap.runners.run_directory import RunDirectory, open_run_directory
@@ -48,7 +53,7 @@ GIVEN = "given"  # weights that this run has not trained
 
 @registry.register_runner("runner_msmedcap")
 class RunnerMSMedCap(RunnerProperties):
-    """Epoch-based training, validation and test.
+    """Training by epochs or by optimizer steps, validation and test.
 
     The interface is that of LAVIS' ``RunnerBase``. What differs: it runs without CUDA and without
     a process group; the run directory is below the current directory and never shared; the
@@ -90,6 +95,7 @@ class RunnerMSMedCap(RunnerProperties):
         self._evaluator = Evaluator(task, datasets, self.settings, device)
         for name, data in self._evaluator.splits.items():
             loaders.setdefault(name, data.loader)
+        self._selection = self._choose(task, model, datasets, domains)
         if not self.settings.evaluate:  # an evaluation alone meets its images at once
             check_eval_images(list(self._evaluator.splits.values()))
 
@@ -107,6 +113,30 @@ class RunnerMSMedCap(RunnerProperties):
         self.checkpoints = Checkpoints(self.directory, self._facts())
         self._book = DataBook(datasets, self.directory.data_summary)
 
+    def _choose(
+        self,
+        task: Any,
+        model: nn.Module,
+        datasets: Mapping[str, Mapping[str, Any]],
+        domains: Mapping[str, str],
+    ) -> Selection:
+        """Says how the best epoch is chosen.
+
+        Raises:
+            ConfigError: If no validation can give ``run.best_metric``.
+        """
+        settings = self.settings
+        known: list[str] = []
+        if settings.valid_splits and hasattr(task, "metric_names"):
+            validated = with_split(datasets, settings.valid_splits[0])
+            known = task.metric_names(model, {name: domains[name] for name in validated}) or []
+        selection = Selection(
+            settings.valid_splits, settings.best_metric, settings.early_stopping, known
+        )
+        if not settings.evaluate:
+            selection.check()
+        return selection
+
     # --- run directory ------------------------------------------------------------------------
 
     def setup_output_dir(self) -> None:
@@ -122,7 +152,7 @@ class RunnerMSMedCap(RunnerProperties):
         # not register_path, which refuses the second runner of a process
         registry.mapping["paths"]["output_dir"] = str(self.output_dir)
         registry.mapping["paths"]["result_dir"] = str(self.result_dir)
-        self.log = RunLog(self.directory.log, visible=is_main_process())
+        self.log = RunLog(self.directory.log(get_rank()), visible=is_main_process())
         self.log_config()
 
     def _plain_config(self) -> dict[str, Any]:
@@ -149,7 +179,9 @@ class RunnerMSMedCap(RunnerProperties):
     # --- training -----------------------------------------------------------------------------
 
     def train(self) -> None:
-        """Trains for ``max_epoch`` epochs with validation after each, then runs the test splits.
+        """Trains for ``max_epoch`` epochs, or ``max_iters`` steps in inner epochs.
+
+        After each epoch it validates; in the end it runs the test splits.
 
         Raises:
             NonFiniteError: If a loss or gradient is not finite.
@@ -175,9 +207,15 @@ class RunnerMSMedCap(RunnerProperties):
         self.checkpoints.rehearse(model)
         if hasattr(model, "keep_features"):  # evaluation alone sees every image once
             model.keep_features(self.settings.feature_cache_gib)
-        total_steps = self.steps_per_epoch * self.max_epoch
+        total_steps = self.settings.total_steps(self.steps_per_epoch)
         reporter = TrainingReporter(
-            self.directory, self.log, total_steps, self.max_epoch, is_main_process(), start
+            self.directory,
+            self.log,
+            total_steps,
+            self.max_epoch,
+            is_main_process(),
+            start,
+            getattr(model, "gauges", dict),
         )
         loop = TrainingLoop(
             self.model,
@@ -207,9 +245,7 @@ class RunnerMSMedCap(RunnerProperties):
         )
         self.state = training.state
         try:
-            settings = self.settings
-            selection = Selection(self.valid_splits, settings.best_metric, settings.early_stopping)
-            training.run(start, self.max_epoch, selection, self._validate)
+            training.run(start, self.max_epoch, total_steps, self._selection, self._validate)
         finally:
             reporter.close()
         return keeper
@@ -246,7 +282,8 @@ class RunnerMSMedCap(RunnerProperties):
         logger.info("%s", describe_plan(self.train_loader))
         self._book.count_long_texts(model)
         logger.info(
-            "%d epochs of %d steps on %s, %d process(es), amp %s",
+            "%d steps in %d epochs of %d on %s, %d process(es), amp %s",
+            plan.total_steps,
             self.max_epoch,
             plan.steps_per_epoch,
             self.device,
@@ -324,7 +361,7 @@ class RunnerMSMedCap(RunnerProperties):
             try:
                 yield
             except BaseException as error:
-                self.log.file_only(traceback.format_exc())
+                self.log.file_only(traceback.format_exc(), logging.ERROR)
                 if isinstance(error, KeyboardInterrupt) and is_main_process():
                     raise Interruption(
                         self._what_is_left(), preempted=isinstance(error, Preempted)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lavis.runners.runner_base import RunnerBase
@@ -12,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from lavis_msmedcap.common.distributed import get_world_size, is_main_process
+from lavis_msmedcap.datasets.mixing import PlannedBatchSampler
 from lavis_msmedcap.runners.loaders import every_batch_trains_all
 from lavis_msmedcap.runners.optimization import build_optimizer, count_steps
 from lavis_msmedcap.runners.precision import Precision
@@ -120,8 +121,9 @@ class RunnerProperties(RunnerBase):
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimizer steps of an epoch."""
-        return count_steps(len(self.train_loader), self.settings.accum_grad_iters)
+        """Optimizer steps of a whole epoch."""
+        sampler = cast(PlannedBatchSampler, self.train_loader.batch_sampler)
+        return count_steps(len(sampler.plan), self.settings.accum_grad_iters)
 
     @property
     def dataloaders(self) -> dict[str, DataLoader[dict[str, Any]]]:
@@ -135,8 +137,10 @@ class RunnerProperties(RunnerBase):
 
     @property
     def max_epoch(self) -> int:
-        """Number of epochs."""
-        return self.settings.max_epoch
+        """Number of epochs; of a training that counts steps, of inner epochs."""
+        if self.evaluate_only:
+            return self.settings.max_epoch
+        return self.settings.epochs(self.steps_per_epoch)
 
     @property
     def valid_splits(self) -> tuple[str, ...]:

@@ -25,7 +25,10 @@ class RunSettings:
 
     Attributes:
         output_dir: Folder that run directories are made in, relative to the current directory.
-        max_epoch: Passes over the training plan.
+        max_epoch: Passes over the training plan; `max_iters` takes its place.
+        max_iters: Optimizer steps of the training; None counts epochs instead.
+        iters_per_inner_epoch: Optimizer steps between two validations of a training that counts
+            steps; None means what the plan makes of the datasets.
         batch_size_train: Images per process and forward pass.
         batch_size_eval: Images per process when evaluating.
         num_workers: Loader processes per process; 0 loads in the training process.
@@ -62,6 +65,8 @@ class RunSettings:
 
     output_dir: str = "output/msmedcap"
     max_epoch: int = 1
+    max_iters: int | None = None
+    iters_per_inner_epoch: int | None = None
     batch_size_train: int = 1
     batch_size_eval: int = 1
     num_workers: int = 0
@@ -104,6 +109,8 @@ class RunSettings:
         settings = cls(
             output_dir=reader.get("output_dir", str, cls.output_dir),
             max_epoch=reader.integer("max_epoch", cls.max_epoch, least=0),
+            max_iters=reader.optional("max_iters", None, reader.count),
+            iters_per_inner_epoch=reader.optional("iters_per_inner_epoch", None, reader.count),
             batch_size_train=reader.integer("batch_size_train", cls.batch_size_train, least=1),
             batch_size_eval=reader.integer("batch_size_eval", cls.batch_size_eval, least=1),
             num_workers=reader.integer("num_workers", cls.num_workers, least=0),
@@ -137,8 +144,33 @@ class RunSettings:
             best_metric=reader.optional("best_metric", None, str),
             early_stopping=reader.optional("early_stopping", None, reader.count),
         )
+        if not settings.evaluate:
+            reader.problems += length_problems(run_cfg)
+        if not settings.evaluate and not settings.valid_splits:
+            reader.problems += idle_selection(settings.best_metric, settings.early_stopping)
         reader.finish()
         return settings
+
+    def epoch_samples(self, world_size: int) -> int | None:
+        """Returns the length of an epoch over all processes; None leaves it to the datasets.
+
+        Args:
+            world_size: Number of processes.
+        """
+        if self.iters_per_inner_epoch is None:
+            return self.samples_per_epoch
+        window = self.batch_size_train * self.accum_grad_iters * world_size
+        return self.iters_per_inner_epoch * window
+
+    def total_steps(self, steps_per_epoch: int) -> int:
+        """Returns the optimizer steps of the whole training."""
+        return steps_per_epoch * self.max_epoch if self.max_iters is None else self.max_iters
+
+    def epochs(self, steps_per_epoch: int) -> int:
+        """Returns the number of epochs, of which the last one may be shorter."""
+        if self.max_iters is None:
+            return self.max_epoch
+        return math.ceil(self.max_iters / steps_per_epoch)
 
     def schedule_plan(self, steps_per_epoch: int) -> SchedulePlan:
         """Returns the numbers of the learning rate schedule.
@@ -152,9 +184,47 @@ class RunSettings:
             warmup_lr=self.warmup_lr,
             warmup_steps=self.warmup_steps,
             decay_rate=self.lr_decay_rate,
-            total_steps=steps_per_epoch * self.max_epoch,
+            total_steps=self.total_steps(steps_per_epoch),
             steps_per_epoch=steps_per_epoch,
         )
+
+
+def length_problems(run_cfg: Mapping[str, Any]) -> list[str]:
+    """Says which settings of the length of a training or of an epoch contradict each other."""
+
+    def given(key: str) -> str:
+        value = run_cfg.get(key)
+        return "" if value is None else f"run.{key} is {value}"
+
+    epochs, steps = given("max_epoch"), given("max_iters")
+    inner, samples = given("iters_per_inner_epoch"), given("samples_per_epoch")
+    problems = []
+    if epochs and steps:
+        problems.append(
+            f"{epochs} and {steps}, but a training has one length; set run.max_epoch=null to count "
+            "optimizer steps, or run.max_iters=null to count epochs"
+        )
+    if inner and not steps:
+        problems.append(
+            f"{inner}, but run.max_iters is not given; set it (and run.max_epoch=null), or set "
+            "run.iters_per_inner_epoch=null"
+        )
+    if inner and samples:
+        problems.append(
+            f"{inner} and {samples}, but an epoch has one length; set one of them to null"
+        )
+    return problems
+
+
+def idle_selection(best_metric: Any, early_stopping: Any) -> list[str]:
+    """Says which settings choose among validations, in a run that validates nothing."""
+    chosen = {"best_metric": best_metric, "early_stopping": early_stopping}
+    return [
+        f"run.{key} is {value}, but run.valid_splits is empty, so there is nothing to choose by; "
+        f"set run.valid_splits=[val], or run.{key}=null"
+        for key, value in chosen.items()
+        if value is not None
+    ]
 
 
 class _Reader:
@@ -162,17 +232,17 @@ class _Reader:
 
     def __init__(self, run_cfg: Mapping[str, Any]) -> None:
         self._cfg = run_cfg
-        self._problems: list[str] = []
+        self.problems: list[str] = []
 
     def finish(self) -> None:
         """Raises one error for everything found."""
-        if self._problems:
-            raise ConfigError(self._problems, "the run section")
+        if self.problems:
+            raise ConfigError(self.problems, "the run section")
 
     def resume(self) -> str:
         """Reads ``resume``; YAML turns ``off`` into False."""
         if self._cfg.get("resume_ckpt_path"):
-            self._problems.append(f"run.resume_ckpt_path: {RESUME_CKPT_PATH}")
+            self.problems.append(f"run.resume_ckpt_path: {RESUME_CKPT_PATH}")
         value = self._cfg.get("resume")
         if isinstance(value, bool):
             return AUTO if value else OFF
@@ -186,7 +256,7 @@ class _Reader:
         try:
             return convert(value)
         except (TypeError, ValueError, OverflowError) as error:
-            self._problems.append(f"run.{key}: {error}")
+            self.problems.append(f"run.{key}: {error}")
             return default
 
     def optional(self, key: str, default: T | None, convert: Callable[[Any], T]) -> T | None:
@@ -220,7 +290,7 @@ class _Reader:
         """Reads one of a few words."""
         value = self.get(key, str, default)
         if value not in choices:
-            self._problems.append(f"run.{key} is {value!r}; choose one of {', '.join(choices)}")
+            self.problems.append(f"run.{key} is {value!r}; choose one of {', '.join(choices)}")
             return default
         return value
 
@@ -248,7 +318,7 @@ class _Reader:
         if value is None:
             return {}
         if not hasattr(value, "items"):
-            self._problems.append(
+            self.problems.append(
                 f"run.{key} is {value!r}; write a weight per dataset, for example "
                 "{coco2014_caption: 2, roco: 1}"
             )
@@ -258,7 +328,7 @@ class _Reader:
             try:
                 ratios[str(name)] = _finite(weight, 0.0)
             except (TypeError, ValueError) as error:
-                self._problems.append(f"run.{key}.{name}: {error}")
+                self.problems.append(f"run.{key}.{name}: {error}")
         return ratios
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,11 +44,22 @@ class Selection:
         metric: Name among its results; None is what the task thinks best (``agg_metrics``). A loss
             is better when it is smaller, everything else when it is larger.
         patience: Epochs without a better one after which the training ends; None never ends it.
+        known: Names that results may have; empty where nobody knows.
     """
 
     splits: tuple[str, ...] = ()
     metric: str | None = None
     patience: int | None = None
+    known: Collection[str] = ()
+
+    def check(self) -> None:
+        """Checks that validations can give the metric.
+
+        Raises:
+            ConfigError: If they cannot, with the nearest name.
+        """
+        if self.metric is not None and self.known and self.metric not in self.known:
+            raise ConfigError([describe_unknown("run.best_metric", self.metric, self.known)])
 
     def score(self, result: Mapping[str, Any]) -> float | None:
         """Returns the number that is to be large, None if the metric did not work.
@@ -59,6 +70,9 @@ class Selection:
         if self.metric is None:
             value = result.get("agg_metrics")
             return None if value is None else float(value)
+        if self.metric not in result and self.metric in self.known:
+            logger.warning("this validation gave no %s, so its epoch cannot be best", self.metric)
+            return None
         if self.metric not in result:
             names = sorted(name for name, v in result.items() if isinstance(v, (int, float)))
             raise ConfigError([describe_unknown("run.best_metric", self.metric, names)])
@@ -115,13 +129,19 @@ class Training:
         self._validation = CsvTable(directory.validation, VALIDATION_COLUMNS)
 
     def run(
-        self, start: Progress, max_epoch: int, selection: Selection, validate: Validate
+        self,
+        start: Progress,
+        max_epoch: int,
+        total_steps: int,
+        selection: Selection,
+        validate: Validate,
     ) -> None:
-        """Trains up to ``max_epoch``.
+        """Trains what is left.
 
         Args:
             start: Where the training stands.
             max_epoch: Number of epochs.
+            total_steps: Optimizer steps of all epochs; the last one ends with them.
             selection: Chooses the best epoch, and the last one.
             validate: Evaluates a split.
 
@@ -137,7 +157,8 @@ class Training:
         for epoch in range(start.epoch, max_epoch):
             if self._hopeless(selection.patience):
                 break
-            self._train_epoch(epoch, start if epoch == start.epoch else Progress(epoch))
+            left = total_steps - self._loop.global_step
+            self._train_epoch(epoch, start if epoch == start.epoch else Progress(epoch), left)
             self._validate(epoch + 1, selection, validate)
         if is_main_process():
             logger.info("trained in %s", clock(time.perf_counter() - started))
@@ -154,9 +175,9 @@ class Training:
             done = self._status.validated
             self._validation.cut(lambda row: int(row["epoch"]) <= done)
 
-    def _train_epoch(self, epoch: int, start: Progress) -> None:
+    def _train_epoch(self, epoch: int, start: Progress, steps_left: int) -> None:
         sampler: Any = self._loader.batch_sampler
-        sampler.set_epoch(epoch, start.batch)
+        sampler.set_epoch(epoch, start.batch, start.batch + steps_left * self._loop.accumulate)
         with self._request.patient():
             sums = self._loop.run_epoch(self._loader, epoch, start.batch, Sums(dict(start.totals)))
             self._close_epoch()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
@@ -12,7 +15,8 @@ from lavis.tasks.base_task import BaseTask
 from torch import nn
 
 from lavis_msmedcap.common.distributed import gather_objects
-from lavis_msmedcap.common.errors import ConfigError, DataError
+from lavis_msmedcap.common.errors import ConfigError, DataError, MSMedCapError
+from lavis_msmedcap.common.whole_files import write_whole
 from lavis_msmedcap.datasets.builders.foreign import build_foreign
 
 logger = logging.getLogger(__name__)
@@ -67,6 +71,15 @@ class MSMedCapTask(BaseTask):
             ``loss``, and where the model gives them ``logs`` and ``per_sample``.
         """
         return model(samples)
+
+    def metric_names(self, model: nn.Module, domains: Mapping[str, str]) -> list[str] | None:  # noqa: ARG002
+        """Returns the names that validation results may have; None where nobody knows.
+
+        Args:
+            model: The model, not yet trained.
+            domains: Domain by name of the datasets that are validated.
+        """
+        return None
 
     def train_epoch(self, *args: Any, **kwargs: Any) -> NoReturn:  # noqa: ARG002
         """Refuses LAVIS' own loop, which would not take the output of `train_step`.
@@ -145,6 +158,20 @@ def gather_rows(rows: Sequence[Row], expected: Sequence[Key] | None, split: str)
             f"missing: {_some(missing)}; not expected: {_some(sorted(extra))}"
         )
     return [unique[key] for key in dict.fromkeys(expected)]
+
+
+@contextlib.contextmanager
+def report_may_fail() -> Iterator[None]:
+    """Logs an error of the block: results are on disk, a report must not make the run a failure."""
+    try:
+        yield
+    except (OSError, MSMedCapError):
+        logger.exception("the report could not be written")
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes JSON so that a crash leaves either the old file or the new one."""
+    write_whole(path, [json.dumps(content, indent=2, ensure_ascii=False), "\n"])
 
 
 def _some(keys: Sequence[Key]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -15,12 +14,20 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from lavis_msmedcap.common.distributed import gather_objects, is_main_process
-from lavis_msmedcap.common.errors import MSMedCapError, NotFiniteOutputError, told_as
+from lavis_msmedcap.common.errors import NotFiniteOutputError, told_as
 from lavis_msmedcap.datasets.places import is_phantom
 from lavis_msmedcap.evaluation import ScoreSheet, score_captions
 from lavis_msmedcap.evaluation.phantom_check import Figure, format_figures, phantom_figures
 from lavis_msmedcap.report import format_scores, write_report
-from lavis_msmedcap.tasks._base import Key, MSMedCapTask, Row, gather_rows
+from lavis_msmedcap.tasks._base import (
+    Key,
+    MSMedCapTask,
+    Row,
+    gather_rows,
+    report_may_fail,
+    write_json,
+)
+from lavis_msmedcap.tasks.metric_names import caption_metrics
 
 logger = logging.getLogger(__name__)
 
@@ -104,6 +111,10 @@ class MedicalCaptioningTask(MSMedCapTask):
         places = [section.get("build_info") for section in cfg.datasets_cfg.values()]
         phantom = bool(places) and all(is_phantom(_plain(place)) for place in places)
         return cls(Decoding.from_run_cfg(run_cfg), report_split, phantom)
+
+    def metric_names(self, model: nn.Module, domains: Mapping[str, str]) -> list[str]:  # noqa: ARG002
+        """Returns the names of the scores of captions."""
+        return caption_metrics()
 
     @torch.no_grad()
     def valid_step(self, model: nn.Module, samples: Mapping[str, Any]) -> list[Row]:
@@ -206,14 +217,10 @@ class MedicalCaptioningTask(MSMedCapTask):
     ) -> None:
         run_dir = Path(registry.get_path("output_dir"))
         title = f"Captions of the {split} split"
-        try:
+        with report_may_fail():
             path = write_report(
                 run_dir, predictions, sheet, split=split, title=title, figures=figures
             )
-        except (OSError, MSMedCapError):
-            # captions and scores are on disk already; a full disk must not make the run a failure
-            logger.exception("the report could not be written")
-        else:
             logger.info("report: %s", path)
 
 
@@ -233,10 +240,3 @@ def deciding_metric(scores: Mapping[str, float]) -> tuple[str | None, float | No
 
 def _plain(node: Any) -> Any:
     return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Writes JSON so that a crash leaves either the old file or the new one."""
-    partial = path.with_name(f".{path.name}.tmp")
-    partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(path)

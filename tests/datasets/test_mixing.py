@@ -184,7 +184,7 @@ def test_determined_by_seed_and_epoch():
         ([ROCO], 41, {}, r"domain medical has only roco 40 x ratio 1; lower run.batch_size_train"),
         ([ROCO], 21, {"world_size": 2}, "21 on each of 2 processes"),
         ([DatasetSpec("roco", 40, "medical", 0.1)], 8, {}, "raise the ratio"),
-        ([COCO, ROCO], 10, {"samples_per_epoch": 19}, "samples_per_epoch is 19.*takes 20"),
+        ([COCO, ROCO], 10, {"samples_per_epoch": 19}, "epoch of 19 samples is too short.*takes 20"),
         ([ROCO], 41, {"samples_per_epoch": 410}, "has only roco 40"),
         ([], 4, {}, "no training samples"),
         ([DatasetSpec("roco", 40, "medical", 0)], 4, {}, "roco are empty or have ratio 0"),
@@ -227,5 +227,11 @@ def test_sampler_feeds_a_loader_and_resumes_inside_an_epoch():
     for resumed, original in zip(rest, whole[5:]):
         assert resumed["dataset"] == original["dataset"]
         assert torch.equal(resumed["image"], original["image"])
+    sampler.set_epoch(4, stop_step=10**6)
+    indices = list(sampler)
+    assert len(indices) == len(whole)
+    sampler.set_epoch(4, start_step=2, stop_step=5)
+    assert list(sampler) == indices[2:5]
+    assert len(sampler) == 3
     sampler.set_epoch(5)
     assert sampler.start_step == 0

@@ -10,6 +10,7 @@ import pytest
 from lavis_msmedcap.common.errors import DataError
 from lavis_msmedcap.evaluation import METRICS, score_captions
 from lavis_msmedcap.evaluation.metrics.corpus import Corpus, Metric, MetricResult
+from lavis_msmedcap.evaluation.score import score_names
 
 
 def prediction(image_id: str, caption: str, *references: str, dataset: str = "roco") -> dict:
@@ -26,6 +27,10 @@ THREE = [
     prediction("b", "right liver cyst", "right liver cyst", dataset="medicat"),
     prediction("c", "normal knee seen", "something else here"),
 ]
+
+
+def test_names_of_scores_are_known_before() -> None:
+    assert score_names() == list(score_captions(THREE)["pooled"]["scores"])
 
 
 def test_pooled_and_per_dataset_scores() -> None:

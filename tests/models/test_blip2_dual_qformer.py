@@ -71,6 +71,12 @@ def test_one_branch_alone_trains_and_extracts(
     assert features.image_embeds_proj.shape == (5, queries, 8)
 
 
+def test_temperature_of_each_branch(stage1_settings: dict[str, Any]) -> None:
+    model = build(stage1_settings)
+    model.branch("sam").temp.data.fill_(0.125)
+    assert model.gauges() == {"clip/temp": pytest.approx(0.07), "sam/temp": 0.125}
+
+
 def test_batch_of_one_and_loss_weights(
     stage1_settings: dict[str, Any], packed_images: Tensor
 ) -> None:

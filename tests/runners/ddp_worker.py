@@ -118,6 +118,32 @@ def whole_runs(folder: Path) -> dict[str, Any]:
     return found
 
 
+def failing_run(folder: Path) -> dict[str, Any]:
+    """A run in which the second rank alone meets something it cannot take."""
+    from omegaconf import OmegaConf
+
+    from lavis_msmedcap.runners.runner_msmedcap import RunnerMSMedCap
+    from lavis_msmedcap.tasks.mixed_semantic_pretrain import MixedSemanticPretrainTask
+
+    class Fails(MixedSemanticPretrainTask):
+        def train_step(self, **_: Any) -> Any:
+            if dist.get_rank() == 1:
+                raise RuntimeError("only here")
+            raise KeyError("and here")
+
+    run = {"output_dir": str(folder / "failing"), "batch_size_train": 2, "device": "cpu"}
+    whole = OmegaConf.create({"model": {}, "datasets": {}, "run": run})
+    cfg = SimpleNamespace(
+        config=whole, run_cfg=whole.run, model_cfg=whole.model, datasets_cfg=whole.datasets
+    )
+    runner = RunnerMSMedCap(cfg, Fails(), tiny.TinyModel(), datasets(), "job")
+    try:
+        runner.train()
+    except (RuntimeError, KeyError) as error:
+        return {"error": str(error)}
+    return {}
+
+
 def skipped_images() -> dict[str, Any]:
     """Each rank meets one image of its own and one that both meet; at 3 of 16 the ceiling is."""
     data = tiny.TinyDataset("roco", "medical", 16)
@@ -144,6 +170,7 @@ def main() -> None:
             "accumulated": train_loop(2, accumulate=3),
             "poisoned": train_loop(4, poison="roco_train_002"),
             "skipped": skipped_images(),
+            "failing": failing_run(folder),
         }
     else:
         result = whole_runs(folder)

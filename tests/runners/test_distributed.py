@@ -24,8 +24,13 @@ def worker(tiny: ModuleType) -> ModuleType:
 
 
 @pytest.fixture(scope="module")
-def ranks(tiny: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    return start(tiny, "loop", tmp_path_factory.mktemp("loop"), timeout=300)
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("loop")
+
+
+@pytest.fixture(scope="module")
+def ranks(tiny: ModuleType, folder: Path) -> list[dict[str, Any]]:
+    return start(tiny, "loop", folder, timeout=300)
 
 
 @pytest.mark.parametrize(
@@ -69,6 +74,17 @@ def test_skipped_images_are_counted_over_all_ranks(ranks: list[dict[str, Any]]):
     assert first == second
     assert first["seen"] == {"roco": {"images": {"both.png": "empty"}, "samples": 3}}
     assert first["error"].startswith("3 of 16 training images of roco cannot be read")
+
+
+def test_each_rank_keeps_its_own_traceback(ranks: list[dict[str, Any]], folder: Path):
+    assert [rank["failing"]["error"] for rank in ranks] == ["'and here'", "only here"]
+    [directory] = (folder / "failing").iterdir()
+    first, second = ((directory / f"{n}.txt").read_text() for n in ("log", "log-rank1"))
+    assert "KeyError: 'and here'" in first
+    assert "only here" not in first
+    assert second.count("Traceback") == 1
+    assert second.rstrip().endswith("RuntimeError: only here")
+    assert "INFO" not in second
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import io
 import logging
 import os
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lavis_msmedcap.runners import progress
 from lavis_msmedcap.runners.loss_meter import Sums
@@ -137,6 +139,48 @@ def test_other_ranks_write_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixt
     reporter.on_step(report)
     reporter.on_log(report, Sums({"loss": (8.0, 4.0)}))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_another_rank_writes_its_warnings_and_its_traceback(tmp_path: Path):
+    package = logging.getLogger("lavis_msmedcap")
+    before = (list(logging.getLogger().handlers), package.level)
+    path = RunDirectory(tmp_path).log(3)
+    log = RunLog(path, visible=False)
+    with backlog():
+        package.warning("early")
+        package.info("quiet")
+        with log.attached():
+            package.info("quiet")
+            log.file_only("quiet")
+            logging.getLogger("lavis_msmedcap.imaging").warning("odd image")
+            log.file_only("Traceback", logging.ERROR)
+    lines = path.read_text().splitlines()
+    assert [line.partition(" [")[2] for line in lines] == [
+        "WARNING] early",
+        "WARNING] odd image",
+        "ERROR] Traceback",
+    ]
+    assert path.name == "log-rank3.txt"
+    assert (list(logging.getLogger().handlers), package.level) == before
+
+
+def test_gauges_are_as_they_are_when_a_row_is_written(tmp_path: Path):
+    log = RunLog(tmp_path / "log.txt", visible=True)
+    temperature = iter([0.07, 0.06875])
+    reporter = TrainingReporter(
+        RunDirectory(tmp_path), log, 2, 1, True, gauges=lambda: {"sam/temp": next(temperature)}
+    )
+    with log.attached():
+        for step in (1, 2):
+            reporter.on_step(StepReport(0, step, 0.1, 1.0, 2.0, 4, 0.5))
+            reporter.on_log(StepReport(0, step, 0.1, 1.0, 2.0, 4, 0.5), Sums({"loss": (8.0, 4.0)}))
+    reporter.close()
+    with (tmp_path / "metrics.csv").open(newline="") as file:
+        assert [row["sam/temp"] for row in csv.DictReader(file)] == ["0.07", "0.06875"]
+    assert "loss 2.0000, sam/temp 0.0688, lr 0.1" in (tmp_path / "log.txt").read_text()
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("train/sam/temp")] == [1, 2]
 
 
 def test_a_row_means_over_its_steps(tmp_path: Path):

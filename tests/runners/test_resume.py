@@ -78,8 +78,8 @@ def make(tiny: ModuleType, folder: Path, task: Any = None, **run: Any) -> Runner
     return RunnerMSMedCap(config, task or Cut(), tiny.TinyModel(), data, "job")
 
 
-def cut_off(tiny: ModuleType, folder: Path, **where: int) -> Path:
-    runner = make(tiny, folder, Cut(**where))
+def cut_off(tiny: ModuleType, folder: Path, where: dict[str, int], **run: Any) -> Path:
+    runner = make(tiny, folder, Cut(**where), **run)
     with pytest.raises(PowerCutError):
         runner.train()
     runner._open.lock.release()  # what the end of the process does
@@ -123,7 +123,7 @@ def same(found: Any, expected: Any) -> None:
 def test_goes_on_to_the_same_weights_and_tables(
     tiny: ModuleType, tmp_path: Path, whole: Any, where: dict[str, int]
 ) -> None:
-    root = cut_off(tiny, tmp_path, **where)
+    root = cut_off(tiny, tmp_path, where)
     runner = make(tiny, tmp_path, resume="auto")
     assert Path(runner.output_dir) == root
     runner.train()
@@ -134,8 +134,43 @@ def test_goes_on_to_the_same_weights_and_tables(
     assert not (root / "resume").exists()
 
 
+# 5 + 5 + 3 optimizer steps of two batches each
+BY_STEPS = {
+    "max_epoch": None,
+    "max_iters": 13,
+    "iters_per_inner_epoch": 5,
+    "accum_grad_iters": 2,
+}
+
+
+@pytest.fixture(scope="module")
+def whole_by_steps(tiny: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    runner = make(tiny, tmp_path_factory.mktemp("steps"), **BY_STEPS)
+    runner.train()
+    return results(Path(runner.output_dir))
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        *({"train_step": step} for step in (1, 6, 10, 11, 21, 24, 26)),
+        *({"valid_step": step} for step in (1, 25)),
+    ],
+    ids=str,
+)
+def test_a_training_that_counts_steps_goes_on_the_same_way(
+    tiny: ModuleType, tmp_path: Path, whole_by_steps: Any, where: dict[str, int]
+) -> None:
+    root = cut_off(tiny, tmp_path, where, **BY_STEPS)
+    runner = make(tiny, tmp_path, resume="auto", **BY_STEPS)
+    assert Path(runner.output_dir) == root
+    runner.train()
+    same(results(root), whole_by_steps)
+    assert runner.state.global_step == 13
+
+
 def test_several_times_in_a_row(tiny: ModuleType, tmp_path: Path, whole: Any) -> None:
-    root = cut_off(tiny, tmp_path, train_step=3)
+    root = cut_off(tiny, tmp_path, {"train_step": 3})
     for step in (4, 2, 7):
         runner = make(tiny, tmp_path, Cut(train_step=step), resume="auto")
         with pytest.raises(PowerCutError):
@@ -147,7 +182,7 @@ def test_several_times_in_a_row(tiny: ModuleType, tmp_path: Path, whole: Any) ->
 
 
 def test_a_damaged_state_is_passed_over(tiny: ModuleType, tmp_path: Path, whole: Any) -> None:
-    root = cut_off(tiny, tmp_path, train_step=14)
+    root = cut_off(tiny, tmp_path, {"train_step": 14})
     newest, older = StateStore(root / "resume").paths()
     content = bytearray(newest.read_bytes())
     content[-3] ^= 1
@@ -163,7 +198,7 @@ def test_a_damaged_state_is_passed_over(tiny: ModuleType, tmp_path: Path, whole:
 
 
 def test_no_state_that_can_be_read(tiny: ModuleType, tmp_path: Path) -> None:
-    root = cut_off(tiny, tmp_path, train_step=14)
+    root = cut_off(tiny, tmp_path, {"train_step": 14})
     for path in StateStore(root / "resume").paths():
         path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(StateError, match=r"no state in .* can be read .* run\.resume=off"):
@@ -171,7 +206,7 @@ def test_no_state_that_can_be_read(tiny: ModuleType, tmp_path: Path) -> None:
 
 
 def test_another_configuration_is_another_run(tiny: ModuleType, tmp_path: Path) -> None:
-    root = cut_off(tiny, tmp_path, train_step=5)
+    root = cut_off(tiny, tmp_path, {"train_step": 5})
     assert Path(make(tiny, tmp_path, resume="auto", init_lr=0.1).output_dir) != root
     with pytest.raises(ConfigError, match=r"run\.init_lr: 0\.05 -> 0\.1"):
         make(tiny, tmp_path, resume=str(root), init_lr=0.1)
@@ -181,7 +216,7 @@ def test_another_configuration_is_another_run(tiny: ModuleType, tmp_path: Path) 
 
 
 def test_a_run_that_is_still_going_is_left_alone(tiny: ModuleType, tmp_path: Path) -> None:
-    root = cut_off(tiny, tmp_path, train_step=5)
+    root = cut_off(tiny, tmp_path, {"train_step": 5})
     held = lock(root)
     assert held is not None
     with pytest.raises(ConfigError, match="another process is working"):
@@ -198,7 +233,7 @@ def test_a_finished_run_is_not_taken_up(tiny: ModuleType, tmp_path: Path) -> Non
 
 
 def test_other_data_are_refused(tiny: ModuleType, tmp_path: Path) -> None:
-    cut_off(tiny, tmp_path, train_step=5)
+    cut_off(tiny, tmp_path, {"train_step": 5})
     runner = make_with_less_data(tiny, tmp_path)
     with pytest.raises(StateError, match="the training data was"):
         runner.train()
@@ -217,7 +252,7 @@ def make_with_less_data(tiny: ModuleType, folder: Path) -> RunnerMSMedCap:
 def test_off_is_the_default_but_says_what_could_be_taken_up(
     tiny: ModuleType, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    root = cut_off(tiny, tmp_path, train_step=5)
+    root = cut_off(tiny, tmp_path, {"train_step": 5})
     with caplog.at_level("INFO"):
         runner = make(tiny, tmp_path)
     assert Path(runner.output_dir) != root

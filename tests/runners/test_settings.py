@@ -74,3 +74,37 @@ def test_ratios():
     }
     with pytest.raises(ConfigError, match=r"train_dataset_ratios\.roco"):
         read("train_dataset_ratios: {roco: -1}")
+
+
+def test_a_training_of_so_many_steps():
+    by_steps = read("{max_iters: 25, iters_per_inner_epoch: 10, accum_grad_iters: 2}")
+    assert by_steps.epoch_samples(world_size=4) == 10 * 2 * 4
+    assert (by_steps.epochs(10), by_steps.total_steps(10)) == (3, 25)
+    plan = by_steps.schedule_plan(10)
+    assert (plan.total_steps, plan.steps_per_epoch) == (25, 10)
+    by_epochs = read("{max_epoch: 3, samples_per_epoch: 64}")
+    assert by_epochs.epoch_samples(world_size=4) == 64
+    assert (by_epochs.epochs(10), by_epochs.total_steps(10)) == (3, 30)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (
+            "{max_epoch: 3, max_iters: 10}",
+            r"max_epoch is 3 and run\.max_iters is 10",
+        ),
+        (
+            "{iters_per_inner_epoch: 5}",
+            r"iters_per_inner_epoch is 5, but run\.max_iters",
+        ),
+        (
+            "{max_iters: 9, iters_per_inner_epoch: 5, samples_per_epoch: 64}",
+            r"iters_per_inner_epoch is 5 and run\.samples_per_epoch is 64",
+        ),
+    ],
+)
+def test_lengths_that_contradict_each_other(text: str, words: str):
+    with pytest.raises(ConfigError, match=words):
+        read(text)
+    assert read(text.replace("{", "{evaluate: true, ", 1)).evaluate

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from lavis_msmedcap.common.errors import ConfigError
+from lavis_msmedcap.models.checkpoints import read_checkpoint
 from lavis_msmedcap.runners.run_status import read_status
 from lavis_msmedcap.runners.runner_msmedcap import RunnerMSMedCap
 from lavis_msmedcap.runners.training import Selection
@@ -79,6 +81,41 @@ def test_a_misspelt_metric() -> None:
         Selection(metric="CIDer").score({"CIDEr": 0.5})
 
 
+class Named(Scripted):
+    """Knows what its validations may give."""
+
+    def metric_names(self, _model: Any, domains: Any) -> list[str]:
+        return ["CIDEr", *(f"{name}/{domain}" for name, domain in domains.items())]
+
+
+def test_a_misspelt_metric_is_told_before_anything_is_made(
+    tiny: ModuleType, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=r"'coco/generl' is unknown; did you mean 'coco/general'"):
+        make(tiny, tmp_path / "runs", Named([]), best_metric="coco/generl")
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(("key", "value"), [("best_metric", "CIDEr"), ("early_stopping", 2)])
+def test_nothing_chooses_without_validation(
+    tiny: ModuleType, tmp_path: Path, key: str, value: Any
+) -> None:
+    with pytest.raises(
+        ConfigError, match=rf"run\.{key} is {value}, but run\.valid_splits is empty"
+    ):
+        make(tiny, tmp_path, Named([]), valid_splits=[], **{key: value})
+
+
+def test_a_metric_that_failed_once_costs_no_training(
+    tiny: ModuleType, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    task = Named([{"agg_metrics": 1.0}, {"CIDEr": 0.5}, {"CIDEr": 0.25}])
+    runner = make(tiny, tmp_path, task, max_epoch=3, best_metric="CIDEr")
+    runner.train()
+    assert runner.state.best_epoch == 2
+    assert "gave no CIDEr, so its epoch cannot be best" in caplog.text
+
+
 def test_ends_early(tiny: ModuleType, tmp_path: Path) -> None:
     scores = [{"agg_metrics": value} for value in (1.0, 2.0, 1.5, 1.9, 5.0)]
     task = Scripted(scores)
@@ -104,3 +141,40 @@ def test_ends_at_the_same_epoch_when_taken_up(tiny: ModuleType, tmp_path: Path) 
     taken_up.train()
     assert again.calls == 1
     assert taken_up.state.best_epoch == 2
+
+
+def test_a_training_that_counts_steps(tiny: ModuleType, tmp_path: Path) -> None:
+    scores: list[dict[str, Any]] = [{"agg_metrics": value} for value in (1.0, 3.0, 2.0, 0.0)]
+    steps = {"max_epoch": None, "max_iters": 10, "iters_per_inner_epoch": 3}
+    warm_up = {"lr_sched": "linear_warmup_cosine_lr", "warmup_steps": 5, "warmup_lr": 0.0}
+    task = Scripted(scores)
+    runner = make(tiny, tmp_path, task, init_lr=0.1, log_freq=1, **steps, **warm_up)
+    runner.train()
+    assert task.calls == 4
+    assert runner.state.global_step == 10
+    assert runner.state.best_epoch == 2
+    root = Path(runner.output_dir)
+    with (root / "validation.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["epoch"], row["step"]) for row in rows] == [
+        ("1", "3"),
+        ("2", "6"),
+        ("3", "9"),
+        ("4", "10"),
+    ]
+    with (root / "metrics.csv").open(newline="") as file:
+        rates = [float(row["lr"]) for row in csv.DictReader(file)]
+    assert rates[:6] == pytest.approx([0.0, 0.02, 0.04, 0.06, 0.08, 0.1])
+    assert 0 < rates[9] < rates[8]
+    facts = read_checkpoint(root / "checkpoint_last.safetensors")[1]
+    assert facts["global_step"] == "10"
+    assert "10 steps in 4 epochs of 3" in (root / "log.txt").read_text()
+
+
+def test_steps_without_inner_epochs_are_validated_after_each_pass(
+    tiny: ModuleType, tmp_path: Path
+) -> None:
+    task = Scripted([{"agg_metrics": 1.0}] * 3)  # a pass has two batches
+    runner = make(tiny, tmp_path, task, max_epoch=None, max_iters=5)
+    runner.train()
+    assert (task.calls, runner.state.global_step) == (3, 5)

@@ -52,6 +52,44 @@ PRETRAIN = {
         "2 domains takes 64",
         "raise it",
     ),
+    "epochs_and_steps": (
+        "run.max_iters=100",
+        "run.max_epoch is 2 and run.max_iters is 100",
+        "run.max_epoch=null to count optimizer steps",
+    ),
+    "inner_epochs_of_epochs": (
+        "run.iters_per_inner_epoch=5",
+        "run.iters_per_inner_epoch is 5, but run.max_iters is not given",
+    ),
+    "two_lengths_of_an_epoch": (
+        "run.max_epoch=null run.max_iters=9 run.iters_per_inner_epoch=5 run.samples_per_epoch=640",
+        "run.iters_per_inner_epoch is 5 and run.samples_per_epoch is 640",
+    ),
+    "inner_epoch_shorter_than_a_batch_per_domain": (
+        "run.max_epoch=null run.max_iters=9 run.iters_per_inner_epoch=1",
+        "run.iters_per_inner_epoch is 1, too short for a batch of each of 2 domains",
+        "at least 2",
+    ),
+    "misspelt_metric": (
+        "run.best_metric=sma/loss_itc",
+        "run.best_metric 'sma/loss_itc' is unknown",
+        "did you mean 'sam/loss_itc'?",
+    ),
+    "metric_of_a_branch_that_does_not_look": (
+        "run.best_metric=roco/clip/loss_itc",
+        "run.best_metric 'roco/clip/loss_itc' is unknown",
+        "did you mean",
+    ),
+    "metric_without_validation": (
+        "run.best_metric=loss run.valid_splits=[]",
+        "run.best_metric is loss, but run.valid_splits is empty",
+        "set run.valid_splits=[val], or run.best_metric=null",
+    ),
+    "early_stopping_without_validation": (
+        "run.early_stopping=2 run.valid_splits=[]",
+        "run.early_stopping is 2, but run.valid_splits is empty",
+        "run.early_stopping=null",
+    ),
     "augmentation_beside_a_cache": (
         "datasets.roco.vis_processor.train.augment={}",
         "run.feature_cache_gib is 1",
@@ -255,6 +293,11 @@ PRETRAIN = {
 }
 
 CAPTION = {
+    "misspelt_metric": (
+        "run.best_metric=CIDer",
+        "run.best_metric 'CIDer' is unknown",
+        "did you mean 'CIDEr'?",
+    ),
     "caption_beyond_the_llm": (
         "run.max_len=100000",
         "run.max_len is 100000, but of the 256 positions of the LLM (model.llm.weights)",
