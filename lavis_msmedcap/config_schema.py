@@ -188,6 +188,7 @@ RUN_KEYS: dict[str, Node] = {
     "keep_last": COUNT,
     "best_metric": Nullable(Key(str)),
     "early_stopping": Nullable(COUNT),
+    "deterministic": Key(bool),
     "max_len": COUNT,
     "min_len": Key(int, minimum=0),
     "num_beams": COUNT,

@@ -22,6 +22,7 @@ from lavis_msmedcap.common.whole_files import write_whole
 from lavis_msmedcap.models.checkpoint_loading import FROZEN
 from lavis_msmedcap.runners.checkpointing import Checkpoints, TrainingState
 from lavis_msmedcap.runners.data_summary import DataBook
+from lavis_msmedcap.runners.determinism import determinism, settle_cublas
 from lavis_msmedcap.runners.domains import check_domains, dataset_domains
 from lavis_msmedcap.runners.environment import environment_text
 from lavis_msmedcap.runners.evaluator import Evaluator
@@ -78,6 +79,8 @@ class RunnerMSMedCap(RunnerProperties):
     ) -> None:
         # everything that can be wrong is found before a run directory is made
         self.settings = RunSettings.from_run_cfg(cfg.run_cfg)
+        if self.settings.deterministic:
+            settle_cublas()
         device = choose_device(self.settings.device)
         if device.type == "cuda":
             torch.cuda.set_device(device)  # NCCL gathers objects by way of the current device
@@ -246,12 +249,13 @@ class RunnerMSMedCap(RunnerProperties):
         logger.info("%s", describe_plan(self.train_loader))
         self._book.count_long_texts(model)
         logger.info(
-            "%d epochs of %d steps on %s, %d process(es), amp %s",
+            "%d epochs of %d steps on %s, %d process(es), amp %s%s",
             self.max_epoch,
             plan.steps_per_epoch,
             self.device,
             get_world_size(),
             self.precision.amp,
+            ", deterministic" if self.settings.deterministic else "",
         )
 
     @property
@@ -321,7 +325,8 @@ class RunnerMSMedCap(RunnerProperties):
         if self.log.is_attached:  # evaluate() within train()
             yield
             return
-        with self.log.attached(), logging_redirect_tqdm():
+        deterministic = determinism(self.settings.deterministic)
+        with self.log.attached(), logging_redirect_tqdm(), deterministic:
             try:
                 yield
             except BaseException as error:

@@ -58,6 +58,7 @@ class RunSettings:
         best_metric: Result of the first of ``valid_splits`` that chooses the best epoch, for
             example ``loss`` or ``CIDEr``; None leaves it to the task.
         early_stopping: Epochs without a better one after which the training ends; None never.
+        deterministic: Two runs give the same bits, see `determinism`.
     """
 
     output_dir: str = "output/msmedcap"
@@ -92,6 +93,7 @@ class RunSettings:
     keep_last: int = 2
     best_metric: str | None = None
     early_stopping: int | None = None
+    deterministic: bool = False
 
     @classmethod
     def from_run_cfg(cls, run_cfg: Mapping[str, Any]) -> RunSettings:
@@ -136,6 +138,7 @@ class RunSettings:
             keep_last=reader.integer("keep_last", cls.keep_last, least=1),
             best_metric=reader.optional("best_metric", None, str),
             early_stopping=reader.optional("early_stopping", None, reader.count),
+            deterministic=reader.flag("deterministic", cls.deterministic),
         )
         reader.finish()
         return settings
@@ -215,6 +218,16 @@ class _Reader:
         if number == 0.0:
             raise ValueError("0 would stop all training; use null to switch clipping off")
         return number
+
+    def flag(self, key: str, default: bool) -> bool:
+        """Reads true or false; the text of neither is taken for true."""
+        value = self._cfg.get(key)
+        if value is None:
+            return default
+        if not isinstance(value, bool):
+            self._problems.append(f"run.{key} is {value!r}; expected true or false")
+            return default
+        return value
 
     def choice(self, key: str, default: str, choices: tuple[str, ...]) -> str:
         """Reads one of a few words."""
