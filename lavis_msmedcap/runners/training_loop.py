@@ -3,6 +3,10 @@
 A window is the group of batches that make one optimizer step (``accum_grad_iters`` of them, fewer
 at the end of an epoch). The device is waited for once per window, to learn whether the losses and
 the gradient are finite before they touch a parameter.
+
+Every step updates the parameters, except where fp16 overflows. Data plan, seeds, logs and states go
+by steps; the learning rate goes by updates, as that of Hugging Face's Trainer does: a warm-up that
+overflows would else be shorter than was asked for.
 """
 
 from __future__ import annotations
@@ -109,6 +113,7 @@ class TrainingLoop:
     Attributes:
         global_step: Optimizer steps done.
         images_seen: Images of all processes.
+        skipped: fp16 steps without an update.
         stopping: Whether some process has been asked to stop; the same on every rank.
     """
 
@@ -140,6 +145,7 @@ class TrainingLoop:
         self.keeper = keeper
         self.global_step = 0
         self.images_seen = 0
+        self.skipped = 0
         self.stopping = False
         self._overflows = 0
         self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -148,7 +154,7 @@ class TrainingLoop:
     def go_on_from(self, progress: Progress) -> None:
         """Takes the counters of an interrupted training."""
         self.global_step, self.images_seen = progress.step, progress.images_seen
-        self._overflows = progress.overflows
+        self._overflows, self.skipped = progress.overflows, progress.skipped
         if self.precision.scaler is not None and progress.scaler:
             self.precision.scaler.load_state_dict(progress.scaler)
 
@@ -169,6 +175,7 @@ class TrainingLoop:
             totals={} if totals is None else dict(totals.totals),
             scaler={} if scaler is None else scaler.state_dict(),
             overflows=self._overflows,
+            skipped=self.skipped,
         )
 
     def run_epoch(
@@ -240,7 +247,7 @@ class TrainingLoop:
     def _close_window(
         self, window: list[BatchNote], epoch: int, started: float, waited: float
     ) -> tuple[StepReport, int]:
-        lr = self.schedule.set_step(self.global_step)
+        lr = self.schedule.set_step(self.global_step - self.skipped)
         self.precision.unscale(self.optimizer)
         norm = clip_gradients(self._parameters, self.clip_grad_norm)
         losses = torch.stack([note.loss for note in window])
@@ -252,9 +259,10 @@ class TrainingLoop:
         if broken or self._overflows > patience:
             self.optimizer.zero_grad(set_to_none=True)
             raise_nonfinite(window, epoch, self.global_step + 1, grad_norm)
-        self.precision.step(self.optimizer)
+        updated = self.precision.step(self.optimizer)
         self.optimizer.zero_grad(set_to_none=True)
         self.global_step += 1
+        self.skipped += not updated
         images = sum(note.size for note in window) * get_world_size()
         self.images_seen += images
         report = StepReport(

@@ -46,7 +46,8 @@ class Progress:
         images_seen: Images of all processes.
         totals: Loss name to (sum, number of samples) of the epoch so far.
         scaler: State of the fp16 loss scaler.
-        overflows: fp16 steps left out in a row.
+        overflows: fp16 steps without an update in a row.
+        skipped: fp16 steps without an update in all.
     """
 
     epoch: int = 0
@@ -56,6 +57,7 @@ class Progress:
     totals: dict[str, tuple[float, float]] = field(default_factory=dict)
     scaler: dict[str, Any] = field(default_factory=dict)
     overflows: int = 0
+    skipped: int = 0
 
     def __str__(self) -> str:
         """Says it in words."""
