@@ -24,6 +24,7 @@ from lavis_msmedcap.runners.checkpointing import Checkpoints, TrainingState
 from lavis_msmedcap.runners.data_summary import DataBook
 from lavis_msmedcap.runners.determinism import determinism, settle_cublas
 from lavis_msmedcap.runners.domains import check_domains, dataset_domains
+from lavis_msmedcap.runners.ema import WeightAverage, averaged
 from lavis_msmedcap.runners.environment import environment_text
 from lavis_msmedcap.runners.evaluator import Evaluator
 from lavis_msmedcap.runners.image_check import check_eval_images
@@ -172,8 +173,11 @@ class RunnerMSMedCap(RunnerProperties):
 
     def _train_epochs(self) -> Keeper:
         model: Any = self._bare_model
-        keeper = self._keeper()
+        decay = self.settings.ema_decay
+        average = None if decay is None else WeightAverage(model, decay)
+        keeper = self._keeper(average)
         start = keeper.load()
+        self.checkpoints.average = average
         self._introduce(start)
         self.checkpoints.rehearse(model)
         if hasattr(model, "keep_features"):  # evaluation alone sees every image once
@@ -194,6 +198,7 @@ class RunnerMSMedCap(RunnerProperties):
             log_freq=self.settings.log_freq,
             seed=self.settings.seed,
             keeper=keeper,
+            average=average,
         )
         training = Training(
             loop,
@@ -217,7 +222,7 @@ class RunnerMSMedCap(RunnerProperties):
             reporter.close()
         return keeper
 
-    def _keeper(self) -> Keeper:
+    def _keeper(self, average: WeightAverage | None) -> Keeper:
         """Makes what writes and reads states; `_status` is what the run directory says."""
         found = read_status(self.output_dir) if is_main_process() else None
         self._status = gather_objects([found])[0] or RunStatus()
@@ -228,7 +233,7 @@ class RunnerMSMedCap(RunnerProperties):
         }
         store = StateStore(self.directory.states, self.settings.keep_last)
         minutes = self.settings.save_every_minutes
-        return Keeper(store, model, self.optimizer, identity, self._request, minutes)
+        return Keeper(store, model, self.optimizer, identity, self._request, minutes, average)
 
     def _finish(self, keeper: Keeper) -> None:
         self._status.finished = True
@@ -248,6 +253,11 @@ class RunnerMSMedCap(RunnerProperties):
             logger.info("%s", model.describe_trainable())
         logger.info("%s", describe_plan(self.train_loader))
         self._book.count_long_texts(model)
+        if self.settings.ema_decay is not None:
+            logger.info(
+                "validation and checkpoints take an average of the weights (run.ema_decay %g)",
+                self.settings.ema_decay,
+            )
         logger.info(
             "%d epochs of %d steps on %s, %d process(es), amp %s%s",
             self.max_epoch,
@@ -269,7 +279,8 @@ class RunnerMSMedCap(RunnerProperties):
         return {"loss": output} if isinstance(output, Tensor) else output
 
     def _validate(self, split: str, epoch: int) -> Mapping[str, Any]:
-        return self.eval_epoch(split, cur_epoch=epoch, skip_reload=True) or {}
+        with averaged(self.checkpoints.average):
+            return self.eval_epoch(split, cur_epoch=epoch, skip_reload=True) or {}
 
     # --- evaluation ---------------------------------------------------------------------------
 

@@ -59,6 +59,8 @@ class RunSettings:
             example ``loss`` or ``CIDEr``; None leaves it to the task.
         early_stopping: Epochs without a better one after which the training ends; None never.
         deterministic: Two runs give the same bits, see `determinism`.
+        ema_decay: Decay of the average of the weights that validation and checkpoints take, see
+            `ema`; None takes the weights themselves.
     """
 
     output_dir: str = "output/msmedcap"
@@ -94,6 +96,7 @@ class RunSettings:
     best_metric: str | None = None
     early_stopping: int | None = None
     deterministic: bool = False
+    ema_decay: float | None = None
 
     @classmethod
     def from_run_cfg(cls, run_cfg: Mapping[str, Any]) -> RunSettings:
@@ -139,6 +142,7 @@ class RunSettings:
             best_metric=reader.optional("best_metric", None, str),
             early_stopping=reader.optional("early_stopping", None, reader.count),
             deterministic=reader.flag("deterministic", cls.deterministic),
+            ema_decay=reader.optional("ema_decay", None, reader.decay),
         )
         reader.finish()
         return settings
@@ -217,6 +221,14 @@ class _Reader:
         number = _finite(value, 0.0)
         if number == 0.0:
             raise ValueError("0 would stop all training; use null to switch clipping off")
+        return number
+
+    @staticmethod
+    def decay(value: Any) -> float:
+        """Converts a number between 0 and 1."""
+        number = _finite(value, 0.0)
+        if not 0.0 < number < 1.0:
+            raise ValueError(f"{value!r} is not between 0 and 1; 0.999 is usual, null is off")
         return number
 
     def flag(self, key: str, default: bool) -> bool:

@@ -5,8 +5,8 @@ at the end of an epoch). The device is waited for once per window, to learn whet
 the gradient are finite before they touch a parameter.
 
 Every step updates the parameters, except where fp16 overflows. Data plan, seeds, logs and states go
-by steps; the learning rate goes by updates, as that of Hugging Face's Trainer does: a warm-up that
-overflows would else be shorter than was asked for.
+by steps; the learning rate and the average of the weights go by updates (as the learning rate of
+Hugging Face's Trainer does): a warm-up that overflows would else be shorter than was asked for.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from lavis_msmedcap.common.distributed import get_rank, get_world_size, is_distributed
 from lavis_msmedcap.datasets.random_streams import seed_generators
+from lavis_msmedcap.runners.ema import WeightAverage
 from lavis_msmedcap.runners.loss_meter import LossMeter, Sums
 from lavis_msmedcap.runners.nonfinite import BatchNote, note_batch, raise_nonfinite
 from lavis_msmedcap.runners.optimization import clip_gradients
@@ -109,6 +110,7 @@ class TrainingLoop:
         log_freq: Steps between two logs.
         seed: With the step and the rank it seeds the random generators of every step.
         keeper: Writes the state in the middle of an epoch, or nobody does.
+        average: Takes the parameters in after each update, or there is none.
 
     Attributes:
         global_step: Optimizer steps done.
@@ -131,6 +133,7 @@ class TrainingLoop:
         log_freq: int = 50,
         seed: int = 0,
         keeper: StateKeeper | None = None,
+        average: WeightAverage | None = None,
     ) -> None:
         self.model = model
         self.train_step = train_step
@@ -143,6 +146,7 @@ class TrainingLoop:
         self.log_freq = log_freq
         self.seed = seed
         self.keeper = keeper
+        self.average = average
         self.global_step = 0
         self.images_seen = 0
         self.skipped = 0
@@ -263,6 +267,8 @@ class TrainingLoop:
         self.optimizer.zero_grad(set_to_none=True)
         self.global_step += 1
         self.skipped += not updated
+        if updated and self.average is not None:
+            self.average.update(self.global_step - self.skipped)
         images = sum(note.size for note in window) * get_world_size()
         self.images_seen += images
         report = StepReport(
