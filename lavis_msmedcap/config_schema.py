@@ -190,6 +190,8 @@ RUN_KEYS: dict[str, Node] = {
     "keep_last": COUNT,
     "best_metric": Nullable(Key(str)),
     "early_stopping": Nullable(COUNT),
+    "deterministic": Key(bool),
+    "ema_decay": Nullable(Key(float, above=0, below=1)),
     "max_len": COUNT,
     "min_len": Key(int, minimum=0),
     "num_beams": COUNT,

@@ -28,6 +28,7 @@ from lavis_msmedcap.common.paths import resolve_path
 from lavis_msmedcap.run_chain import Chain
 from lavis_msmedcap.run_checks import DEFAULT_RUNNER, OWN_PACKAGE, is_own, registered
 from lavis_msmedcap.run_config import RunConfig, make_current
+from lavis_msmedcap.runners.determinism import settle_cublas
 from lavis_msmedcap.runners.precision import choose_device
 from lavis_msmedcap.runners.run_log import backlog
 
@@ -48,6 +49,8 @@ def launch(*configs: RunConfig) -> Any:
         What the last runner's ``train`` or ``evaluate`` returns.
     """
     result = None
+    if any(config.run_cfg.get("deterministic") for config in configs):
+        settle_cublas()  # before the process group starts CUDA
     with process_group(configs[0].run_cfg):
         chain = Chain(configs)
         for config in configs:

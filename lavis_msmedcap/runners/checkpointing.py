@@ -14,6 +14,7 @@ from torch import nn
 
 from lavis_msmedcap.common.distributed import barrier, is_main_process
 from lavis_msmedcap.models.checkpoints import read_checkpoint, save_checkpoint
+from lavis_msmedcap.runners.ema import WeightAverage, averaged
 from lavis_msmedcap.runners.run_directory import RunDirectory
 
 BEST = "best"  # what a caller asks for, and the name of those weights in the results
@@ -81,12 +82,14 @@ class Checkpoints:
 
     Attributes:
         written: How far the run had come, by name of a checkpoint that it has written.
+        average: What is written in the place of the model's weights, where it is kept.
     """
 
     def __init__(self, directory: RunDirectory, facts: Mapping[str, str]) -> None:
         self._directory = directory
         self._facts = dict(facts)
         self.written: dict[str, str] = {}
+        self.average: WeightAverage | None = None
 
     def rehearse(self, model: nn.Module) -> None:
         """Writes a checkpoint and removes it, so that a full disk shows before the training."""
@@ -130,7 +133,9 @@ class Checkpoints:
     def _save(self, path: Path, model: Any, state: TrainingState) -> None:
         if is_main_process():
             metadata = {**model.checkpoint_metadata(), **self._facts, **state.metadata()}
-            save_checkpoint(path, model.trainable_state_dict(), metadata)
+            metadata |= {} if self.average is None else self.average.metadata()
+            with averaged(self.average):
+                save_checkpoint(path, model.trainable_state_dict(), metadata)
         barrier()
 
     def _tell(self, path: Path, state: TrainingState) -> None:

@@ -31,7 +31,13 @@ PACKAGES = (
     "safetensors",
 )
 # variables that change results or speed; others may hold what must not be written down
-VARIABLES = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "SLURM_JOB_ID")
+VARIABLES = (
+    "CUBLAS_WORKSPACE_CONFIG",
+    "CUDA_VISIBLE_DEVICES",
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "SLURM_JOB_ID",
+)
 
 
 def describe_environment() -> dict[str, Any]:

@@ -12,6 +12,7 @@ from torch import nn
 
 from lavis_msmedcap.common.distributed import barrier, is_main_process
 from lavis_msmedcap.common.errors import Preempted
+from lavis_msmedcap.runners.ema import WeightAverage
 from lavis_msmedcap.runners.stopping import StopRequest
 from lavis_msmedcap.runners.training_loop import CONTINUE, SAVE, STOP
 from lavis_msmedcap.runners.training_state import Progress, StateStore
@@ -32,6 +33,7 @@ class Keeper:
         identity: What must be the same when a state is taken up, see `StateStore`.
         request: Whether somebody has asked to stop.
         minutes: Time between two states within an epoch; 0 writes none there.
+        average: The average of the weights, where one is kept.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class Keeper:
         identity: Mapping[str, str],
         request: StopRequest,
         minutes: float,
+        average: WeightAverage | None = None,
     ) -> None:
         self._store = store
         self._model = model
@@ -49,6 +52,7 @@ class Keeper:
         self._identity = dict(identity)
         self._request = request
         self._seconds = 60 * minutes
+        self._average = average
         self._last = time.monotonic()
 
     def load(self) -> Progress:
@@ -57,7 +61,7 @@ class Keeper:
         Raises:
             StateError: If there are states but none fits.
         """
-        progress = self._store.load(self._model, self._optimizer, self._identity)
+        progress = self._store.load(self._model, self._optimizer, self._identity, self._average)
         self._last = time.monotonic()
         return Progress() if progress is None else progress
 
@@ -72,7 +76,9 @@ class Keeper:
     def save(self, progress: Progress) -> None:
         """Writes the state."""
         if is_main_process():
-            path = self._store.save(self._model, self._optimizer, progress, self._identity)
+            path = self._store.save(
+                self._model, self._optimizer, progress, self._identity, self._average
+            )
             logger.info("state written: %s, %s", path.name, progress)
         barrier()
         self._last = time.monotonic()

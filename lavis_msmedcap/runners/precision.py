@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lavis_msmedcap.common.errors import ConfigError
+from lavis_msmedcap.models.precision import has_units
 
 logger = logging.getLogger(__name__)
 
@@ -53,22 +54,38 @@ def _device_problem(value: str, what: str) -> str:
     return f"run.device {value!r} {what}; use auto (CUDA where there is one), cpu or cuda"
 
 
+def make_scaler(device: torch.device) -> Any:
+    """Makes the loss scaler of fp16; None where torch has none for a device (CPU before 2.3)."""
+    if hasattr(torch.amp, "GradScaler"):
+        return torch.amp.GradScaler(device.type)
+    return torch.cuda.amp.GradScaler() if device.type == "cuda" else None
+
+
 class Precision:
     """Autocast for forward passes, and loss scaling where fp16 needs it.
 
     Args:
-        amp: ``off``, ``bf16`` or ``fp16``. On a CPU fp16 is switched off with a warning, because
-            loss scaling, without which fp16 gradients vanish, is a matter of CUDA.
+        amp: ``off``, ``bf16`` or ``fp16``. Where torch has no loss scaling, without which fp16
+            gradients vanish, fp16 is switched off with a warning: on a CPU before torch 2.3.
         device: Device of the model.
     """
 
     def __init__(self, amp: str, device: torch.device) -> None:
-        if amp == "fp16" and device.type != "cuda":
-            logger.warning("run.amp is fp16, which needs CUDA: this run on %s uses fp32", device)
+        self.scaler = make_scaler(device) if amp == "fp16" else None
+        if amp == "fp16" and self.scaler is None:
+            logger.warning(
+                "run.amp is fp16, which torch %s scales on CUDA only: this run on %s uses fp32",
+                torch.__version__,
+                device,
+            )
             amp = "off"
+        elif amp == "fp16" and device.type == "cpu" and not has_units(torch.float16):
+            logger.warning(
+                "run.amp is fp16, which this CPU does not compute in hardware: expect it to be "
+                "much slower than run.amp=off"
+            )
         self.amp = amp
         self.device = device
-        self.scaler = torch.amp.GradScaler("cuda") if amp == "fp16" else None
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Returns the context that forward passes run in."""
@@ -87,10 +104,20 @@ class Precision:
         if self.scaler is not None:
             self.scaler.unscale_(optimizer)
 
-    def step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Updates the parameters; in fp16 an overflowing step is left out and the scale halved."""
+    def step(self, optimizer: torch.optim.Optimizer) -> bool:
+        """Updates the parameters; in fp16 an overflowing update is left out and the scale halved.
+
+        Returns:
+            Whether they were updated.
+        """
         if self.scaler is None:
             optimizer.step()
-            return
+            return True
+        before = self.scaler.get_scale()
         self.scaler.step(optimizer)
         self.scaler.update()
+        after = self.scaler.get_scale()
+        if after >= before:
+            return True
+        logger.info("fp16 overflow: no update, the loss is scaled by %g from now on", after)
+        return False

@@ -27,7 +27,9 @@ from lavis_msmedcap.common.whole_files import write_whole
 from lavis_msmedcap.models.checkpoint_loading import FROZEN
 from lavis_msmedcap.runners.checkpointing import BEST, Checkpoints, TrainingState, Weights
 from lavis_msmedcap.runners.data_summary import DataBook
+from lavis_msmedcap.runners.determinism import determinism, settle_cublas
 from lavis_msmedcap.runners.domains import check_domains, dataset_domains
+from lavis_msmedcap.runners.ema import WeightAverage, averaged
 from lavis_msmedcap.runners.environment import environment_text
 from lavis_msmedcap.runners.evaluator import Evaluator
 from lavis_msmedcap.runners.image_check import check_eval_images
@@ -83,6 +85,8 @@ class RunnerMSMedCap(RunnerProperties):
     ) -> None:
         # everything that can be wrong is found before a run directory is made
         self.settings = RunSettings.from_run_cfg(cfg.run_cfg)
+        if self.settings.deterministic:
+            settle_cublas()
         device = choose_device(self.settings.device)
         if device.type == "cuda":
             torch.cuda.set_device(device)  # NCCL gathers objects by way of the current device
@@ -201,8 +205,11 @@ class RunnerMSMedCap(RunnerProperties):
 
     def _train_epochs(self) -> Keeper:
         model: Any = self._bare_model
-        keeper = self._keeper()
+        decay = self.settings.ema_decay
+        average = None if decay is None else WeightAverage(model, decay)
+        keeper = self._keeper(average)
         start = keeper.load()
+        self.checkpoints.average = average
         self._introduce(start)
         self.checkpoints.rehearse(model)
         if hasattr(model, "keep_features"):  # evaluation alone sees every image once
@@ -229,6 +236,7 @@ class RunnerMSMedCap(RunnerProperties):
             log_freq=self.settings.log_freq,
             seed=self.settings.seed,
             keeper=keeper,
+            average=average,
         )
         training = Training(
             loop,
@@ -250,7 +258,7 @@ class RunnerMSMedCap(RunnerProperties):
             reporter.close()
         return keeper
 
-    def _keeper(self) -> Keeper:
+    def _keeper(self, average: WeightAverage | None) -> Keeper:
         """Makes what writes and reads states; `_status` is what the run directory says."""
         found = read_status(self.output_dir) if is_main_process() else None
         self._status = gather_objects([found])[0] or RunStatus()
@@ -261,7 +269,7 @@ class RunnerMSMedCap(RunnerProperties):
         }
         store = StateStore(self.directory.states, self.settings.keep_last)
         minutes = self.settings.save_every_minutes
-        return Keeper(store, model, self.optimizer, identity, self._request, minutes)
+        return Keeper(store, model, self.optimizer, identity, self._request, minutes, average)
 
     def _finish(self, keeper: Keeper) -> None:
         self._status.finished = True
@@ -281,14 +289,20 @@ class RunnerMSMedCap(RunnerProperties):
             logger.info("%s", model.describe_trainable())
         logger.info("%s", describe_plan(self.train_loader))
         self._book.count_long_texts(model)
+        if self.settings.ema_decay is not None:
+            logger.info(
+                "validation and checkpoints take an average of the weights (run.ema_decay %g)",
+                self.settings.ema_decay,
+            )
         logger.info(
-            "%d steps in %d epochs of %d on %s, %d process(es), amp %s",
+            "%d steps in %d epochs of %d on %s, %d process(es), amp %s%s",
             plan.total_steps,
             self.max_epoch,
             plan.steps_per_epoch,
             self.device,
             get_world_size(),
             self.precision.amp,
+            ", deterministic" if self.settings.deterministic else "",
         )
 
     @property
@@ -302,7 +316,8 @@ class RunnerMSMedCap(RunnerProperties):
         return {"loss": output} if isinstance(output, Tensor) else output
 
     def _validate(self, split: str, epoch: int) -> Mapping[str, Any]:
-        return self.eval_epoch(split, cur_epoch=epoch, skip_reload=True) or {}
+        with averaged(self.checkpoints.average):
+            return self.eval_epoch(split, cur_epoch=epoch, skip_reload=True) or {}
 
     # --- evaluation ---------------------------------------------------------------------------
 
@@ -357,7 +372,8 @@ class RunnerMSMedCap(RunnerProperties):
         if self.log.is_attached:  # evaluate() within train()
             yield
             return
-        with self.log.attached(), logging_redirect_tqdm():
+        deterministic = determinism(self.settings.deterministic)
+        with self.log.attached(), logging_redirect_tqdm(), deterministic:
             try:
                 yield
             except BaseException as error:

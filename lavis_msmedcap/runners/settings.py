@@ -61,6 +61,9 @@ class RunSettings:
         best_metric: Result of the first of ``valid_splits`` that chooses the best epoch, for
             example ``loss`` or ``CIDEr``; None leaves it to the task.
         early_stopping: Epochs without a better one after which the training ends; None never.
+        deterministic: Two runs give the same bits, see `determinism`.
+        ema_decay: Decay of the average of the weights that validation and checkpoints take, see
+            `ema`; None takes the weights themselves.
     """
 
     output_dir: str = "output/msmedcap"
@@ -97,6 +100,8 @@ class RunSettings:
     keep_last: int = 2
     best_metric: str | None = None
     early_stopping: int | None = None
+    deterministic: bool = False
+    ema_decay: float | None = None
 
     @classmethod
     def from_run_cfg(cls, run_cfg: Mapping[str, Any]) -> RunSettings:
@@ -143,6 +148,8 @@ class RunSettings:
             keep_last=reader.integer("keep_last", cls.keep_last, least=1),
             best_metric=reader.optional("best_metric", None, str),
             early_stopping=reader.optional("early_stopping", None, reader.count),
+            deterministic=reader.flag("deterministic", cls.deterministic),
+            ema_decay=reader.optional("ema_decay", None, reader.decay),
         )
         if not settings.evaluate:
             reader.problems += length_problems(run_cfg)
@@ -285,6 +292,24 @@ class _Reader:
         if number == 0.0:
             raise ValueError("0 would stop all training; use null to switch clipping off")
         return number
+
+    @staticmethod
+    def decay(value: Any) -> float:
+        """Converts a number between 0 and 1."""
+        number = _finite(value, 0.0)
+        if not 0.0 < number < 1.0:
+            raise ValueError(f"{value!r} is not between 0 and 1; 0.999 is usual, null is off")
+        return number
+
+    def flag(self, key: str, default: bool) -> bool:
+        """Reads true or false; the text of neither is taken for true."""
+        value = self._cfg.get(key)
+        if value is None:
+            return default
+        if not isinstance(value, bool):
+            self.problems.append(f"run.{key} is {value!r}; expected true or false")
+            return default
+        return value
 
     def choice(self, key: str, default: str, choices: tuple[str, ...]) -> str:
         """Reads one of a few words."""

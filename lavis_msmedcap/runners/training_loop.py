@@ -8,6 +8,10 @@ that of a large batch, because ITC and ITM compare samples within a batch only.
 
 The device is waited for once per window, to learn whether the losses and the gradient are finite
 before they touch a parameter.
+
+Every step updates the parameters, except where fp16 overflows. Data plan, seeds, logs and states go
+by steps; the learning rate and the average of the weights go by updates (as the learning rate of
+Hugging Face's Trainer does): a warm-up that overflows would else be shorter than was asked for.
 """
 
 from __future__ import annotations
@@ -25,6 +29,7 @@ from torch import Tensor, nn
 
 from lavis_msmedcap.common.distributed import get_rank, get_world_size, sum_over_ranks
 from lavis_msmedcap.datasets.random_streams import seed_generators
+from lavis_msmedcap.runners.ema import WeightAverage
 from lavis_msmedcap.runners.loss_meter import LossMeter, Sums
 from lavis_msmedcap.runners.nonfinite import BatchNote, note_batch, raise_nonfinite
 from lavis_msmedcap.runners.optimization import clip_gradients, scale_gradients
@@ -110,10 +115,12 @@ class TrainingLoop:
         log_freq: Steps between two logs.
         seed: With the step and the rank it seeds the random generators of every step.
         keeper: Writes the state in the middle of an epoch, or nobody does.
+        average: Takes the parameters in after each update, or there is none.
 
     Attributes:
         global_step: Optimizer steps done.
         images_seen: Images of all processes.
+        skipped: fp16 steps without an update.
         stopping: Whether some process has been asked to stop; the same on every rank.
     """
 
@@ -131,6 +138,7 @@ class TrainingLoop:
         log_freq: int = 50,
         seed: int = 0,
         keeper: StateKeeper | None = None,
+        average: WeightAverage | None = None,
     ) -> None:
         self.model = model
         self.train_step = train_step
@@ -143,8 +151,10 @@ class TrainingLoop:
         self.log_freq = log_freq
         self.seed = seed
         self.keeper = keeper
+        self.average = average
         self.global_step = 0
         self.images_seen = 0
+        self.skipped = 0
         self.stopping = False
         self._overflows = 0
         self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -153,7 +163,7 @@ class TrainingLoop:
     def go_on_from(self, progress: Progress) -> None:
         """Takes the counters of an interrupted training."""
         self.global_step, self.images_seen = progress.step, progress.images_seen
-        self._overflows = progress.overflows
+        self._overflows, self.skipped = progress.overflows, progress.skipped
         if self.precision.scaler is not None and progress.scaler:
             self.precision.scaler.load_state_dict(progress.scaler)
 
@@ -174,6 +184,7 @@ class TrainingLoop:
             totals={} if totals is None else dict(totals.totals),
             scaler={} if scaler is None else scaler.state_dict(),
             overflows=self._overflows,
+            skipped=self.skipped,
         )
 
     def run_epoch(
@@ -249,7 +260,7 @@ class TrainingLoop:
     def _close_window(
         self, window: list[BatchNote], epoch: int, started: float, waited: float
     ) -> tuple[StepReport, int]:
-        lr = self.schedule.set_step(self.global_step)
+        lr = self.schedule.set_step(self.global_step - self.skipped)
         self.precision.unscale(self.optimizer)
         shares = _shares(window)
         if len(window) > 1 and isinstance(window[0].weight, Tensor):
@@ -264,9 +275,12 @@ class TrainingLoop:
         if broken or self._overflows > patience:
             self.optimizer.zero_grad(set_to_none=True)
             raise_nonfinite(window, epoch, self.global_step + 1, grad_norm)
-        self.precision.step(self.optimizer)
+        updated = self.precision.step(self.optimizer)
         self.optimizer.zero_grad(set_to_none=True)
         self.global_step += 1
+        self.skipped += not updated
+        if updated and self.average is not None:
+            self.average.update(self.global_step - self.skipped)
         images = sum(note.size for note in window) * get_world_size()
         self.images_seen += images
         report = StepReport(

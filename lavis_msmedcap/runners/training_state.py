@@ -1,9 +1,9 @@
 """What a run needs to go on exactly where it stopped: one file per moment, verified when read.
 
-A state holds the trainable parameters, the optimizer's moments, and in the header how far the run
-had come. It holds no random state: every step and every sample seeds the generators from its own
-place in the training (`datasets.random_streams`). The frozen networks are not in it either; the
-header says which they were.
+A state holds the trainable parameters, the optimizer's moments, the average of the weights where
+one is kept, and in the header how far the run had come. It holds no random state: every step and
+every sample seeds the generators from its own place in the training (`datasets.random_streams`).
+The frozen networks are not in it either; the header says which they were.
 
 Legend: P trainable parameters by name.
 """
@@ -24,11 +24,12 @@ from torch import Tensor, nn
 
 from lavis_msmedcap.common.errors import MSMedCapError, WeightsError
 from lavis_msmedcap.models.checkpoints import read_checkpoint, save_checkpoint
+from lavis_msmedcap.runners.ema import WeightAverage
 
 logger = logging.getLogger(__name__)
 
 PREFIX, SUFFIX = "step-", ".safetensors"
-MODEL, OPTIMIZER = "model", "optimizer"
+MODEL, OPTIMIZER, AVERAGE = "model", "optimizer", "average"
 
 
 class StateError(MSMedCapError, RuntimeError):
@@ -46,7 +47,8 @@ class Progress:
         images_seen: Images of all processes.
         totals: Loss name to (sum, number of samples) of the epoch so far.
         scaler: State of the fp16 loss scaler.
-        overflows: fp16 steps left out in a row.
+        overflows: fp16 steps without an update in a row.
+        skipped: fp16 steps without an update in all.
     """
 
     epoch: int = 0
@@ -56,6 +58,7 @@ class Progress:
     totals: dict[str, tuple[float, float]] = field(default_factory=dict)
     scaler: dict[str, Any] = field(default_factory=dict)
     overflows: int = 0
+    skipped: int = 0
 
     def __str__(self) -> str:
         """Says it in words."""
@@ -86,6 +89,7 @@ class StateStore:
         optimizer: torch.optim.Optimizer,
         progress: Progress,
         identity: Mapping[str, str],
+        average: WeightAverage | None = None,
     ) -> Path:
         """Writes a state; a crash at any moment leaves the older ones as they were.
 
@@ -94,9 +98,10 @@ class StateStore:
             optimizer: Its state of those parameters is written.
             progress: How far the training has come.
             identity: What has to be the same when the state is taken up.
+            average: Written too.
         """
         self.folder.mkdir(exist_ok=True)
-        tensors = collect(model, optimizer)
+        tensors = collect(model, optimizer, average)
         header = {
             "progress": json.dumps(asdict(progress)),
             "identity": json.dumps(dict(identity)),
@@ -111,7 +116,11 @@ class StateStore:
         return path
 
     def load(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, identity: Mapping[str, str]
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        identity: Mapping[str, str],
+        average: WeightAverage | None = None,
     ) -> Progress | None:
         """Puts the newest state that can be read into model and optimizer.
 
@@ -119,6 +128,7 @@ class StateStore:
             model: Gets the trainable parameters.
             optimizer: Gets the moments.
             identity: Must be what the state was saved with.
+            average: Gets the average of the weights.
 
         Returns:
             How far the training had come, None if there is no state.
@@ -136,7 +146,7 @@ class StateStore:
                 damaged.append(path.name)
                 continue
             _check_identity(path, stored, identity)
-            restore(model, optimizer, tensors, path)
+            restore(model, optimizer, tensors, path, average)
             logger.info("going on from %s: %s", path, progress)
             return progress
         if damaged:
@@ -177,9 +187,12 @@ def digest_of(tensors: Mapping[str, Tensor]) -> str:
     return total.hexdigest()
 
 
-def collect(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Returns the trainable parameters and the optimizer's tensors by name."""
-    tensors: dict[str, Tensor] = {}
+def collect(
+    model: nn.Module, optimizer: torch.optim.Optimizer, average: WeightAverage | None = None
+) -> dict[str, Tensor]:
+    """Returns the trainable parameters, the optimizer's tensors and the average by name."""
+    kept = {} if average is None else average.values
+    tensors = {f"{AVERAGE}.{name}": value for name, value in kept.items()}
     for name, parameter in _trainable(model).items():
         tensors[f"{MODEL}.{name}"] = parameter
         for key, value in optimizer.state.get(parameter, {}).items():
@@ -189,7 +202,11 @@ def collect(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Ten
 
 @torch.no_grad()
 def restore(
-    model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], path: Path
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    tensors: Mapping[str, Tensor],
+    path: Path,
+    average: WeightAverage | None = None,
 ) -> None:
     """Puts tensors from `collect` back.
 
@@ -197,8 +214,13 @@ def restore(
         StateError: If their names or shapes are not those of the model.
     """
     parameters = _trainable(model)
-    wanted = {f"{MODEL}.{name}": parameter.shape for name, parameter in parameters.items()}
-    given = {name: t.shape for name, t in tensors.items() if name.startswith(f"{MODEL}.")}
+    kept = {} if average is None else average.values
+    wanted = {
+        **{f"{MODEL}.{name}": parameter.shape for name, parameter in parameters.items()},
+        **{f"{AVERAGE}.{name}": value.shape for name, value in kept.items()},
+    }
+    sorts = (f"{MODEL}.", f"{AVERAGE}.")
+    given = {name: t.shape for name, t in tensors.items() if name.startswith(sorts)}
     if wanted != given:
         different = sorted(
             name for name in {**wanted, **given} if wanted.get(name) != given.get(name)
@@ -213,6 +235,8 @@ def restore(
         if kind == OPTIMIZER:
             of, _, key = rest.rpartition(".")
             moments[of][key] = value
+    for name, value in kept.items():
+        value.copy_(tensors[f"{AVERAGE}.{name}"])
     for name, parameter in parameters.items():
         parameter.copy_(tensors[f"{MODEL}.{name}"])
         # the optimizer counts its steps on the CPU; its moments lie where the parameter does

@@ -40,6 +40,13 @@ def test_null_switches_clipping_off_and_absence_leaves_it_on():
     assert read("{}").clip_grad_norm == 1.0
 
 
+def test_a_switch_is_true_or_false_and_no_text():
+    assert read("deterministic: true").deterministic
+    assert not read("deterministic: null").deterministic
+    with pytest.raises(ConfigError, match=r"run\.deterministic is 'false'; expected true or false"):
+        read("deterministic: 'false'")
+
+
 def test_null_splits_are_empty_and_one_name_is_a_list():
     settings = read("{valid_splits: null, test_splits: test}")
     assert settings.valid_splits == ()

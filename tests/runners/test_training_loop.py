@@ -165,13 +165,6 @@ def test_bf16_autocast_runs_the_forward_pass_in_bf16(tiny: ModuleType):
     assert seen == [torch.bfloat16]
 
 
-def test_fp16_on_a_cpu_says_that_it_is_off(caplog: pytest.LogCaptureFixture):
-    precision = Precision("fp16", CPU)
-    assert precision.amp == "off"
-    assert precision.scaler is None
-    assert "fp16" in caplog.text
-
-
 def test_optimizer_refuses_frozen_missing_and_doubled_parameters(tiny: ModuleType):
     class Wrong(tiny.TinyModel):  # type: ignore[name-defined]
         groups: Any = None

@@ -131,6 +131,43 @@ def batch_of(dataset: TinyDataset, indices: list[int]) -> dict[str, Any]:
     return dataset.collater([dataset[index] for index in indices])
 
 
+def make_runner(folder: Any, task: Any, model: nn.Module | None = None, **run: Any) -> Any:
+    """The registered runner, for 3 epochs of 10 steps over both domains."""
+    from omegaconf import OmegaConf
+
+    from lavis_msmedcap.runners.runner_msmedcap import RunnerMSMedCap
+
+    domains = {"coco": "general", "roco": "medical"}
+    section = {
+        "output_dir": str(folder),
+        "max_epoch": 3,
+        "batch_size_train": 4,
+        "batch_size_eval": 4,
+        "init_lr": 0.05,
+        "warmup_steps": 3,
+        "log_freq": 2,
+        "device": "cpu",
+        "valid_splits": ["val"],
+        "save_every_minutes": 1e-9,
+        **run,
+    }
+    whole: Any = OmegaConf.create(
+        {
+            "model": {"arch": "tiny"},
+            "datasets": {name: {"domain": domain} for name, domain in domains.items()},
+            "run": section,
+        }
+    )
+    config = SimpleNamespace(
+        config=whole, run_cfg=whole.run, model_cfg=whole.model, datasets_cfg=whole.datasets
+    )
+    data = {
+        name: {split: TinyDataset(name, domain, 20, split) for split in ("train", "val")}
+        for name, domain in domains.items()
+    }
+    return RunnerMSMedCap(config, task, model or TinyModel(), data, "job")
+
+
 class Silent:
     """A listener that keeps what it hears."""
 
