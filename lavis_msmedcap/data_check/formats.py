@@ -24,8 +24,7 @@ from lavis_msmedcap.datasets.readers.medicat import find_jsonl, read_medicat
 from lavis_msmedcap.datasets.readers.report import ReadReport
 from lavis_msmedcap.datasets.readers.roco import KINDS, read_roco
 from lavis_msmedcap.datasets.readers.roco_kaggle import kaggle_csv, read_roco_kaggle
-from lavis_msmedcap.datasets.readers.rocov2 import find_captions, read_rocov2
-from lavis_msmedcap.datasets.readers.rows import open_table
+from lavis_msmedcap.datasets.readers.rocov2 import read_rocov2, rocov2_splits
 from lavis_msmedcap.datasets.readers.selection import merge_repeated
 from lavis_msmedcap.datasets.readers.shard_places import find_shards
 from lavis_msmedcap.datasets.readers.shards import read_shards
@@ -34,7 +33,6 @@ from lavis_msmedcap.datasets.readers.table_files import TABLE_SUFFIXES, find_tab
 from lavis_msmedcap.datasets.records import SPLITS, MedCapRecord
 
 _JSON_START = 1 << 16  # characters
-_ROCOV2_COLUMNS = {".csv": {"ID", "Caption"}, ".parquet": {"image", "image_id", "caption"}}
 _NO_SPLIT = "records without a split of their own, taken as train"
 _SPLIT_OF_NAME = "records whose split the file's name tells"
 
@@ -134,23 +132,8 @@ def _read_kaggle(root: Path, source: str, report: ReadReport) -> Iterator[MedCap
         yield from read_roco_kaggle(root, split, kinds, source=source, report=report)
 
 
-def _rocov2_splits(root: Path) -> list[str]:
-    return [split for split in SPLITS if root.is_dir() and _has_rocov2(root, split)]
-
-
-def _has_rocov2(root: Path, split: str) -> bool:
-    try:
-        table = find_captions(root, split, "auto", "")[0]
-        columns = open_table(table).columns
-        wanted = _ROCOV2_COLUMNS[table.suffix] <= set(columns)
-        # its tables tell no groups; one that does is somebody's own, and its groups count
-        return wanted and choose_columns(columns, {}, str(table), "").group_id is None
-    except DataError:
-        return False
-
-
 def _read_rocov2(root: Path, source: str, report: ReadReport) -> Iterator[MedCapRecord]:
-    for split in _rocov2_splits(root):
+    for split in rocov2_splits(root):
         yield from read_rocov2(root, split, source=source, report=report)
 
 
@@ -305,7 +288,7 @@ FORMATS = (
         lambda place: bool(_kaggle_splits(place)),
         _read_kaggle,
     ),
-    Format("rocov2", "ROCOv2 (CSV or Parquet)", lambda p: bool(_rocov2_splits(p)), _read_rocov2),
+    Format("rocov2", "ROCOv2 (CSV or Parquet)", lambda p: bool(rocov2_splits(p)), _read_rocov2),
     Format("medicat", "a MedICaT release", _is_medicat, _read_medicat),
     Format("webdataset", "tar shards (WebDataset)", _is_shards, _read_shards),
     Format("coco", "COCO captions (json)", lambda place: bool(_coco_files(place)), _read_coco),
