@@ -7,7 +7,7 @@ from pathlib import Path, PurePath, PureWindowsPath
 
 from lavis_msmedcap.common.errors import DataError
 from lavis_msmedcap.datasets.readers.files import FolderIndex, safe_name
-from lavis_msmedcap.imaging.places import parse_place
+from lavis_msmedcap.imaging.places import split_place
 
 IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".gif", ".bmp"),
@@ -47,8 +47,11 @@ class ImageFinder:
         Raises:
             DataError: If the name is an address, leads out of the folder, or fits several files.
         """
-        place = parse_place(name)
+        place = split_place(name)
         path = self._path(place.file, where)
+        whole = str(place._replace(file=path))
+        if place.kind and "/" not in place.value and self._index.has(whole):
+            return whole  # a file that is really called so
         if not self._index.has(path):
             folder, last = os.path.split(path)
             path = f"{folder}{os.sep}{self._by_stem(folder, last, where)}"
