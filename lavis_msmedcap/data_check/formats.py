@@ -229,8 +229,7 @@ def _read_coco(
     for file in _coco_files(place):
         root = images or _image_root(file, place)
         splits = SPLITS if _is_karpathy(file) else (split_in_name(file.name),)
-        for split in splits:
-            yield from read_coco(file, root, split, source=source, report=report)
+        yield from read_coco(file, root, splits, source=source, report=report)
 
 
 def _image_root(file: Path, place: Path) -> Path:
