@@ -27,6 +27,9 @@ examples:
                                  Kaggle's CSV), ROCOv2, MedICaT, COCO captions, a table of your own
   msmedcap data check /data/roco /data/rocov2 --html check.html --json check.json
                                  several together: leaks from one into the other as well
+  msmedcap data check ward/tables/all.csv --images ward
+                                 a table whose images lie elsewhere than beside it; a training finds
+                                 them with the key build_info.images of its data set
   msmedcap data check /data/roco --fix clean.jsonl
                                  writes a manifest without what is broken, repeated or leaking, and
                                  clean.dropped.jsonl with the rest; `msmedcap data check
@@ -53,6 +56,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     train.add_options_argument(parser)
     parser.add_argument("--format", metavar="NAME", help="format of folders, instead of looking")
+    parser.add_argument(
+        "--images",
+        type=Path,
+        metavar="DIR",
+        help="folder that the image names of a table or COCO file are relative to (default: that "
+        "of the table; the key build_info.images of a configuration)",
+    )
     parser.add_argument(
         "--workers", type=_number(0), default=0, metavar="N", help="processes (default: all cores)"
     )
@@ -107,7 +117,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.fix:
         refuse_existing(args.fix)
-    data = _read(args.inputs, args.options, args.format)
+    data = _read(args.inputs, args.options, args.format, args.images)
     for note in data.notes:
         sys.stderr.write(f"note: {note}\n")
     cache = FactsCache(default_path(), args.fresh)
@@ -136,18 +146,24 @@ def run(args: argparse.Namespace) -> int:
     return 0 if found.clean else 1
 
 
-def _read(inputs: Sequence[str], options: Sequence[str], format_name: str | None) -> Any:
+def _read(
+    inputs: Sequence[str], options: Sequence[str], format_name: str | None, images: Path | None
+) -> Any:
     """Reads all inputs; data sets of one name from several inputs are told apart."""
     from lavis_msmedcap.run_data import RunData
 
     configs = [text for text in inputs if text.endswith((".yaml", ".yml"))]
     if options and not configs:
         raise ConfigError(["--options are settings of a run configuration, and none is given"])
+    if images is not None and configs:
+        raise ConfigError(
+            ["--images is for tables; of a configuration, set datasets.<name>.build_info.images"]
+        )
     places = _one_data_set_each(
         [Path(text) for text in dict.fromkeys(inputs) if text not in configs]
     )
     parts = [_of_config(text, options) for text in dict.fromkeys(configs)]
-    parts += [_of_places(together, format_name) for together in places]
+    parts += [_of_places(together, format_name, images) for together in places]
     whole = RunData("; ".join(part.banner for part in parts))
     for part in parts:
         for report in part.reports:
@@ -199,7 +215,7 @@ def _one_data_set_each(places: Sequence[Path]) -> list[list[Path]]:
     return list(together.values())
 
 
-def _of_places(places: Sequence[Path], format_name: str | None) -> Any:
+def _of_places(places: Sequence[Path], format_name: str | None, images: Path | None) -> Any:
     """Reads the files of one data set, or its folder."""
     from lavis_msmedcap.common.paths import resolve_path
     from lavis_msmedcap.data_check.formats import read_place
@@ -211,8 +227,9 @@ def _of_places(places: Sequence[Path], format_name: str | None) -> Any:
     report = ReadReport(whole.stem if whole.is_file() else whole.name)
     data = RunData("", reports=[report])
     titles = []
+    folder = None if images is None else resolve_path(images)
     for place in places:
-        chosen, records = read_place(resolve_path(place), report, format_name)
+        chosen, records = read_place(resolve_path(place), report, format_name, folder)
         titles.append(f"{place}, {chosen.what}")
         data.records += records
     data.banner = "; ".join(titles)

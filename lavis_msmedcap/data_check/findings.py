@@ -22,6 +22,10 @@ HUGE_PIXELS = 40_000_000  # more than this
 EXTREME_ASPECT = 8.0  # more than this: the CLIP view squeezes a picture to a square
 
 FETCH = "fetch them again, or take them out with --fix"
+ELSEWHERE = (
+    "fetch them, name their folder (--images; the key build_info.images of a configuration), or "
+    "take them out with --fix"
+)
 LEAVE_OUT = "--fix takes the training images out"
 # reasons of readers and builders that somebody asked for
 _ASKED_FOR = ("above max_samples", "in split ", "filtered by ", "outside the split fractions")
@@ -122,8 +126,10 @@ def _image_findings(
 ) -> Iterator[Finding]:
     for problem in images.PROBLEMS:
         indices = [i for i, fact in enumerate(facts) if fact.problem == problem]
+        cure = ELSEWHERE if problem == images.MISSING else FETCH
+        text = _IMAGE_TEXT[problem]
         if indices:
-            yield _of_records(PROBLEM, f"image: {problem}", _IMAGE_TEXT[problem], indices, records)
+            yield _of_records(PROBLEM, f"image: {problem}", text, indices, records, cure)
     sound = [i for i, fact in enumerate(facts) if not fact.problem]
     for severity, kind, text, cure, is_so in _ODD_IMAGES:
         indices = [i for i in sound if is_so(facts[i])]

@@ -24,8 +24,7 @@ from lavis_msmedcap.datasets.readers.medicat import find_jsonl, read_medicat
 from lavis_msmedcap.datasets.readers.report import ReadReport
 from lavis_msmedcap.datasets.readers.roco import KINDS, read_roco
 from lavis_msmedcap.datasets.readers.roco_kaggle import kaggle_csv, read_roco_kaggle
-from lavis_msmedcap.datasets.readers.rocov2 import find_captions, read_rocov2
-from lavis_msmedcap.datasets.readers.rows import open_table
+from lavis_msmedcap.datasets.readers.rocov2 import read_rocov2, rocov2_splits
 from lavis_msmedcap.datasets.readers.selection import merge_repeated
 from lavis_msmedcap.datasets.readers.shard_places import find_shards
 from lavis_msmedcap.datasets.readers.shards import read_shards
@@ -34,11 +33,11 @@ from lavis_msmedcap.datasets.readers.table_files import TABLE_SUFFIXES, find_tab
 from lavis_msmedcap.datasets.records import SPLITS, MedCapRecord
 
 _JSON_START = 1 << 16  # characters
-_ROCOV2_COLUMNS = {".csv": {"ID", "Caption"}, ".parquet": {"image", "image_id", "caption"}}
 _NO_SPLIT = "records without a split of their own, taken as train"
 _SPLIT_OF_NAME = "records whose split the file's name tells"
 
-Reader = Callable[[Path, str, ReadReport], Iterator[MedCapRecord]]
+# of a place, given the records' source, where to count, and the folder of images if it takes one
+Reader = Callable[..., Iterator[MedCapRecord]]
 
 
 @dataclass(frozen=True)
@@ -49,17 +48,20 @@ class Format:
         name: What ``--format`` takes.
         what: What it is, for people.
         looks_like: Whether a place seems to be of this format; looks, but reads little.
-        read: Records of a place, given the name that they carry as their source and where to count.
+        read: Records of a place, given the name that they carry as their source and where to count;
+            and the folder of the images, as ``images``, if ``takes_images``.
+        takes_images: Whether the images may lie in any folder.
     """
 
     name: str
     what: str
     looks_like: Callable[[Path], bool]
     read: Reader
+    takes_images: bool = False
 
 
 def read_place(
-    place: Path, report: ReadReport, name: str | None = None
+    place: Path, report: ReadReport, name: str | None = None, images: Path | None = None
 ) -> tuple[Format, list[MedCapRecord]]:
     """Reads a folder or file in whatever format it is in.
 
@@ -67,6 +69,7 @@ def read_place(
         place: Folder or file.
         report: Where to count; its name becomes the records' source.
         name: Format to take instead of looking.
+        images: Folder that image names are relative to, instead of where the format has them.
 
     Returns:
         The format and the records.
@@ -77,7 +80,14 @@ def read_place(
     if not place.exists():
         raise DataError(f"{place} does not exist; name a folder, a table or a run configuration")
     chosen = _chosen(name) if name else _detected(place)
-    found = list(chosen.read(place, report.name, report))
+    if images is not None and not chosen.takes_images:
+        takers = ", ".join(entry.name for entry in FORMATS if entry.takes_images)
+        raise DataError(
+            f"--images: {place} is read as {chosen.what}, which says where its images are; it is "
+            f"for the formats {takers}"
+        )
+    where = {} if images is None else {"images": images}
+    found = list(chosen.read(place, report.name, report, **where))
     records = [
         record
         for split in SPLITS
@@ -134,23 +144,8 @@ def _read_kaggle(root: Path, source: str, report: ReadReport) -> Iterator[MedCap
         yield from read_roco_kaggle(root, split, kinds, source=source, report=report)
 
 
-def _rocov2_splits(root: Path) -> list[str]:
-    return [split for split in SPLITS if root.is_dir() and _has_rocov2(root, split)]
-
-
-def _has_rocov2(root: Path, split: str) -> bool:
-    try:
-        table = find_captions(root, split, "auto", "")[0]
-        columns = open_table(table).columns
-        wanted = _ROCOV2_COLUMNS[table.suffix] <= set(columns)
-        # its tables tell no groups; one that does is somebody's own, and its groups count
-        return wanted and choose_columns(columns, {}, str(table), "").group_id is None
-    except DataError:
-        return False
-
-
 def _read_rocov2(root: Path, source: str, report: ReadReport) -> Iterator[MedCapRecord]:
-    for split in _rocov2_splits(root):
+    for split in rocov2_splits(root):
         yield from read_rocov2(root, split, source=source, report=report)
 
 
@@ -228,12 +223,13 @@ def _json_start(path: Path) -> str:
         return file.read(_JSON_START).lstrip()
 
 
-def _read_coco(place: Path, source: str, report: ReadReport) -> Iterator[MedCapRecord]:
+def _read_coco(
+    place: Path, source: str, report: ReadReport, images: Path | None = None
+) -> Iterator[MedCapRecord]:
     for file in _coco_files(place):
-        root = _image_root(file, place)
+        root = images or _image_root(file, place)
         splits = SPLITS if _is_karpathy(file) else (split_in_name(file.name),)
-        for split in splits:
-            yield from read_coco(file, root, split, source=source, report=report)
+        yield from read_coco(file, root, splits, source=source, report=report)
 
 
 def _image_root(file: Path, place: Path) -> Path:
@@ -268,13 +264,15 @@ def _is_table(place: Path) -> bool:
         return False
 
 
-def _read_tables(place: Path, source: str, report: ReadReport) -> Iterator[MedCapRecord]:
+def _read_tables(
+    place: Path, source: str, report: ReadReport, images: Path | None = None
+) -> Iterator[MedCapRecord]:
     for split, files in find_tables(str(place), Path, str(place)).items():
         for file in files:
             told = has_split_column(file, None, None, source)
             word = None if split or told else split_word(file.name)
             known = split or word or (None if told else "train")
-            for record in read_table(file, split=known, source=source, report=report):
+            for record in read_table(file, images, split=known, source=source, report=report):
                 if split is None and known:
                     report.notes[_SPLIT_OF_NAME if word else _NO_SPLIT] += 1
                 yield record
@@ -305,10 +303,12 @@ FORMATS = (
         lambda place: bool(_kaggle_splits(place)),
         _read_kaggle,
     ),
-    Format("rocov2", "ROCOv2 (CSV or Parquet)", lambda p: bool(_rocov2_splits(p)), _read_rocov2),
+    Format("rocov2", "ROCOv2 (CSV or Parquet)", lambda p: bool(rocov2_splits(p)), _read_rocov2),
     Format("medicat", "a MedICaT release", _is_medicat, _read_medicat),
     Format("webdataset", "tar shards (WebDataset)", _is_shards, _read_shards),
-    Format("coco", "COCO captions (json)", lambda place: bool(_coco_files(place)), _read_coco),
-    Format("table", "a table (CSV, TSV, JSON lines, Parquet)", _is_table, _read_tables),
+    Format(
+        "coco", "COCO captions (json)", lambda place: bool(_coco_files(place)), _read_coco, True
+    ),
+    Format("table", "a table (CSV, TSV, JSON lines, Parquet)", _is_table, _read_tables, True),
 )
 BY_NAME: Mapping[str, Format] = {entry.name: entry for entry in FORMATS}

@@ -21,26 +21,9 @@ _TO_SPACE = re.compile(
 _TO_NOTHING = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060\ufeff]")
 _SPACES = re.compile(" {2,}")
 
-_FIGURE_PREFIX = re.compile(
-    r"""
-    ^\W*
-    (?:suppl(?:ementa(?:ry|l)|\.)?\s*)?
-    fig(?:ure)?s?\b\.?\s*
-    (?![1-4](?-i:D)\s+\w)                            # "Figure 3D CT": a panel, or 3D CT
-    [a-z]?\d+(?:\.\d+)*                              # 2, S1, 2.1
-    (?:\s?[a-h](?:\s?[-\u2013,&]\s?[a-h])*(?!\w|[\-\u2013]\w))?  # 2a, 2a-c, not B-mode
-    (?:
-        \s*[.:;|)\]\-\u2013\u2014]+(?!\d)\s*         # "Figure 2." "Fig. 3:" "Fig 1a |"
-      | \s+(?-i:(?=[A-Z0-9(\[]))                     # "Figure 2 CT scan", but not "Figure 2 shows"
-      | \s*$
-    )
-    """,
-    re.VERBOSE | re.IGNORECASE,
-)
-
 _LETTER = r"[A-Ha-h]"
 _LETTERS = rf"{_LETTER}(?:\s?(?:[-\u2013,&]|and)\s?{_LETTER})*"
-_JOINED = r"\s*(?:,\s*(?:and\s+)?|&\s*|and\s+)"
+_JOINED = r"\s*(?:,\s*(?:and\s+)?|&\s*|and\s+|[-\u2013]\s*)"
 # genera are shortened to a letter; the species that articles name, where they begin with a capital
 _SPECIES = (
     r"(?i:coli|pylori|difficile|cepacia|fae?cal\w+|fae?cium|influenzae|albicans|fumigatus|"
@@ -49,16 +32,44 @@ _SPECIES = (
     r"cereus|multilocularis|jejuni|immitis|psittaci|pneumoniae|aerogenes|diphtheriae|"
     r"dermatitidis|ducreyi|glabrata|auris|abortus|melitensis|medinensis|hepatica|lumbricoides)\b"
 )
+# letters that begin a caption and are no panel: a stain, "E. coli", "A.P. view", "B scan"
+_NO_PANEL = (
+    rf"(?!(?i:H\s?(?:&|and)\s?E)\b|{_LETTER}\.\s?(?:[A-Z]\.|{_SPECIES})"
+    r"|(?i:(?:[AB]\s(?:mode|scans?|lines?)|[BH]\scells?|C\sarm|D\sdimers?)\b))"
+)
+_FIGURE_PREFIX = re.compile(
+    rf"""
+    ^\W*
+    (?:suppl(?:ementa(?:ry|l)|\.)?\s*)?
+    fig(?:ure)?s?\b\.?\s*
+    (?![1-4](?-i:D)\s+\w)                            # "Figure 3D CT": a panel, or 3D CT
+    [a-z]?\d+(?:\.\d+)*                              # 2, S1, 2.1
+    (?:
+        (?:[a-h]|\s{_NO_PANEL}(?!a\s+\w)[a-h])       # 2a, 2 b, not "2 A 45-year-old man"
+        (?:\s?[\-\u2013,&]\s?[a-h])*                 # 2a-c
+        (?!\w|[\-\u2013]\w)                          # not B-mode
+    )?
+    (?:
+        \s*[.:;|)\-\]\u2013\u2014]*                  # "Figure 2." "Fig. 3:" "Fig 1a |"
+        (?:[.:;|)\]\u2014]|[\-\u2013](?!(?-i:[a-z])))  # not "Figure. 45-year-old man"
+        (?!\d)\s*
+      | \s+(?-i:(?=[A-Z0-9(\[]|an?\s\d))            # "Figure 2 CT scan", but not "Figure 2 shows"
+      | \s*$
+    )
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+
 _PANEL_PREFIX = re.compile(
     rf"""
     ^\W*?
     (?:
-        [(\[]\s?(?:panels?\s)?{_LETTERS}\s?[)\]]                         # (A) [b] (a-c) (A):
-        (?:{_JOINED}[(\[]\s?{_LETTERS}\s?[)\]])*\s*[.:,;\-\u2013]?\s*   # (A) and (B)
-      | {_LETTERS}\s?\)(?:{_JOINED}{_LETTERS}\s?\))*\s+                  # A) and B)
-      | {_LETTERS}\s?[):]\s+                                            # A) a:
-      | {_LETTERS}\.\s+(?=[A-Z0-9(])      # "A. Axial CT", but not "C. difficile colitis"
-        (?![A-Z]\.|{_SPECIES})             # nor "A. P. view", "E. Coli"
+        [(\[]\s?(?:panels?\s)?{_NO_PANEL}{_LETTERS}\s?[)\]]              # (A) [b] (a-c) (A):
+        (?:{_JOINED}[(\[]\s?{_LETTERS}\s?[)\]])*(?![\-\u2013]\w)    # (A) and (B), not [F]-FDG
+        \s*[.:,;\-\u2013]?\s*
+      | {_NO_PANEL}{_LETTERS}\s?\)(?:{_JOINED}{_LETTERS}\s?\))*\s+       # A) and B)
+      | {_NO_PANEL}{_LETTERS}\s?[):]\s+                                 # A) a:
+      | {_NO_PANEL}{_LETTERS}\.\s+(?=[A-Z0-9(])  # "A. Axial CT", not "C. difficile colitis"
     )
     """,
     re.VERBOSE,

@@ -13,8 +13,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lavis_msmedcap.common.config_check import Key, Node
+
 SKIP, ERROR = "skip", "error"
 ON_BAD = (SKIP, ERROR)
+# of the section of any dataset, LAVIS' own included
+KEYS: dict[str, Node] = {
+    "on_bad": Key(str, choices=ON_BAD),
+    "max_bad": Key(float, minimum=0, maximum=1),
+}
 # key of a sample, and of a batch, that holds the notes; absent where nothing was skipped
 SKIPPED = "skipped"
 # so many images in a row are no damaged files, but a disk that is gone

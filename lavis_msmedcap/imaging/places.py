@@ -9,14 +9,21 @@ An image is named by one string, so that records, predictions and error messages
 ``/data/00001.tar::bytes=512+3456``  a member of a tar file: where it begins, how long it is
 ``/data/train-0.parquet::row=17@image``  a cell: row, counted from 0, and column
 =========================  ==========================================================
+
+A file that is really called so, ``a::frame=1.png``, is that file.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from typing import NamedTuple
 
 _PART = re.compile(r"^(?P<file>.+)::(?P<kind>frame|slice|bytes|row)=(?P<value>[^:]+)$", re.DOTALL)
+
+
+# as readers of shards and of Parquet files write them, by the hundred thousand
+_MADE = re.compile(r"(?:bytes=\d+\+\d+|row=\d+@.+)$", re.DOTALL)
 
 
 class ImagePlace(NamedTuple):
@@ -38,11 +45,20 @@ class ImagePlace(NamedTuple):
 
 
 def parse_place(image: str) -> ImagePlace:
-    """Takes the name of an image apart.
+    """Takes the name of an image apart; a file of that very name wins over its parts.
 
     Args:
         image: A path, or a path with a part, see the module. A path that happens to hold "::" and
             none of the known parts behind it is a path.
     """
+    place = split_place(image)
+    part = f"{place.kind}={place.value}"
+    if place.kind and not _MADE.match(part) and os.path.lexists(image):
+        return ImagePlace(image)
+    return place
+
+
+def split_place(image: str) -> ImagePlace:
+    """Takes the name of an image apart without a look at the disk."""
     match = _PART.match(image)
     return ImagePlace(match["file"], match["kind"], match["value"]) if match else ImagePlace(image)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from lavis_msmedcap.common.config_check import show
+from lavis_msmedcap.common.config_check import check, show
+from lavis_msmedcap.datasets import skipping
 from lavis_msmedcap.datasets.records import DOMAINS, SPLITS
 from lavis_msmedcap.run_relations.model import OWN_IMAGE_PROCESSORS
 from lavis_msmedcap.run_relations.values import (
@@ -82,6 +83,7 @@ def _foreign_problems(
         )
     if not is_number(ratio) or ratio < 0:
         yield f"{path}.ratio is {show(ratio)}; expected a number of at least 0"
+    yield from check(settings, skipping.KEYS, path, unknown=False)
     yield from processor_problems(name, settings)
     splits = splits_of(settings)
     needed = ["train"] if trains(config) and TRAIN in splits else []

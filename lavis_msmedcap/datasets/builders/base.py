@@ -17,6 +17,7 @@ from lavis_msmedcap.common.config_check import Key, MapOf, Node, Nullable, check
 from lavis_msmedcap.common.distributed import is_main_process
 from lavis_msmedcap.common.errors import ConfigError, DataError
 from lavis_msmedcap.common.paths import package_path
+from lavis_msmedcap.datasets import skipping
 from lavis_msmedcap.datasets.caption_datasets import (
     MedCapDataset,
     MedCapEvalDataset,
@@ -32,7 +33,6 @@ from lavis_msmedcap.datasets.readers.selection import (
     without_image,
 )
 from lavis_msmedcap.datasets.records import DOMAINS, SPLITS, MedCapRecord
-from lavis_msmedcap.datasets.skipping import ON_BAD, SKIP
 from lavis_msmedcap.datasets.summary import count_captions, describe_captions, report_facts
 
 Settings = Mapping[str, Any]
@@ -52,8 +52,7 @@ COMMON_KEYS: dict[str, Node] = {
     "min_words": Key(int, minimum=1),
     "max_missing": SHARE,
     "max_missing_eval": SHARE,
-    "on_bad": Key(str, choices=ON_BAD),
-    "max_bad": SHARE,
+    **skipping.KEYS,
     "vis_processor": Key(dict),
     "text_processor": Key(dict),
 }
@@ -188,7 +187,7 @@ class MedCapBuilder(BaseDatasetBuilder):
         processors = self.vis_processors[mode], self.text_processors[mode]
         if mode == "eval":
             return self.eval_dataset_cls(records, *processors, **options)
-        options["on_bad"] = settings.get("on_bad", SKIP)
+        options["on_bad"] = settings.get("on_bad", skipping.SKIP)
         options["max_bad"] = float(settings.get("max_bad", 0.01))
         return self.train_dataset_cls(records, *processors, **options)
 

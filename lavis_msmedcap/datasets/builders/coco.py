@@ -59,21 +59,23 @@ class COCO2014CaptionBuilder(MedCapBuilder):
     def _read(self, settings: Settings, report: ReadReport) -> Records:
         info = settings["build_info"]
         images = locate(info["images"]["storage"])
-        return {
-            split: [
-                record
-                for file in files
-                for record in read_coco(
-                    locate(file),
-                    images,
-                    split,
-                    source=self.NAME,
-                    domain=settings["domain"],
-                    report=report,
-                )
-            ]
-            for split, files in _annotation_files(info).items()
-        }
+        files = _annotation_files(info)
+        splits_of: dict[str, list[str]] = {}
+        for split, names in files.items():
+            for name in names:
+                splits_of.setdefault(name, []).append(split)
+        found: Records = {split: [] for split in files}
+        for name, splits in splits_of.items():
+            for record in read_coco(
+                locate(name),
+                images,
+                splits,
+                source=self.NAME,
+                domain=settings["domain"],
+                report=report,
+            ):
+                found[record.split].append(record)
+        return found
 
 
 def _annotation_files(info: Settings) -> dict[str, list[str]]:

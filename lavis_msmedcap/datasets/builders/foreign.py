@@ -19,6 +19,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 from torch.utils.data import Dataset
 
+from lavis_msmedcap.common.config_check import check
 from lavis_msmedcap.common.errors import BadImageError, ConfigError, DataError
 from lavis_msmedcap.datasets.builders.base import MedCapBuilder, locate, plain
 from lavis_msmedcap.datasets.collate import collate
@@ -26,7 +27,7 @@ from lavis_msmedcap.datasets.readers.files import usable_captions
 from lavis_msmedcap.datasets.records import MedCapRecord
 from lavis_msmedcap.datasets.skipping import (
     ERROR,
-    ON_BAD,
+    KEYS,
     SKIP,
     SKIPPED,
     SkippedImage,
@@ -275,15 +276,10 @@ def build_foreign(name: str, builder_cls: Any, section: Any) -> dict[str, Any]:
 
 def _about_bad_images(name: str, section: Any) -> tuple[str, float]:
     """Returns ``on_bad`` and ``max_bad``, which mean what they mean to builders of this package."""
-    on_bad, max_bad = section.get("on_bad", SKIP), section.get("max_bad", 0.01)
-    problems = []
-    if on_bad not in ON_BAD:
-        problems.append(f"datasets.{name}.on_bad is {on_bad!r}; expected {' or '.join(ON_BAD)}")
-    if not isinstance(max_bad, (int, float)) or not 0 <= max_bad <= 1:
-        problems.append(f"datasets.{name}.max_bad is {max_bad!r}; expected a share from 0 to 1")
+    problems = check(plain(section), KEYS, f"datasets.{name}", unknown=False)
     if problems:
         raise ConfigError(problems)
-    return on_bad, float(max_bad)
+    return section.get("on_bad", SKIP), float(section.get("max_bad", 0.01))
 
 
 def _read_in_place(section: Any) -> bool:

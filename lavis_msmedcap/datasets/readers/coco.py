@@ -4,7 +4,8 @@ COCO: ``{"images": [{"id", "file_name"}], "annotations": [{"image_id", "caption"
 LAVIS (Karpathy splits): ``[{"image": "val2014/COCO_val2014_….jpg", "caption": str or [str]}]``,
 and perhaps ``"image_id"``.
 Karpathy's own ``dataset_coco.json``: ``{"images": [{"filepath": "val2014", "filename", "split",
-"sentences": [{"raw"}]}]}``, one file for all splits; ``restval`` is trained on.
+"sentences": [{"raw"}]}]}``, one file for all splits; ``restval`` is trained on, and images of
+splits that nobody knows are counted.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -25,23 +26,25 @@ from lavis_msmedcap.datasets.readers.files import (
     usable_captions,
 )
 from lavis_msmedcap.datasets.readers.report import ReadReport
-from lavis_msmedcap.datasets.records import GENERAL, MedCapRecord
+from lavis_msmedcap.datasets.records import GENERAL, SPLITS, MedCapRecord
 
 _FOLDER_IN_NAME = re.compile(r"^COCO_((?:train|val|test)\d{4})_")
-_KARPATHY_SPLITS = {"train": ("train", "restval"), "val": ("val",), "test": ("test",)}
+_SPLIT_OF_KARPATHY = {"train": "train", "restval": "train", "val": "val", "test": "test"}
 _FOLDER_IN_FILE = re.compile(r"((?:train|val|test)\d{4})")
 
 
 def read_coco(
     annotation_file: str | os.PathLike[str],
     image_root: str | os.PathLike[str],
-    split: str,
+    splits: str | Sequence[str],
     *,
     source: str = "coco2014_caption",
     domain: str = GENERAL,
     report: ReadReport | None = None,
 ) -> Iterator[MedCapRecord]:
-    """Yields one record per image, with all its captions, in the order of the file.
+    """Yields one record per image, with all its captions, split by split in the file's order.
+
+    The file is parsed once, however many splits are read.
 
     Images are looked for in ``image_root`` and, as COCO's archives unpack, in its folder
     ``train2014/`` or ``val2014/``. A record whose image is nowhere names the place where it was
@@ -55,7 +58,8 @@ def read_coco(
     Args:
         annotation_file: COCO captions file or LAVIS list.
         image_root: Folder with the images or with ``train2014/`` and ``val2014/``.
-        split: Split that the records get.
+        splits: Split that the records get, or several: of Karpathy's file those to read, of any
+            other file each image counts in all of them.
         source: Registered dataset name.
         domain: Domain of the records.
         report: Where to count.
@@ -64,45 +68,52 @@ def read_coco(
         DataError: If the file or the folder is missing or the file is in neither form.
     """
     report = ReadReport(source) if report is None else report
+    splits = [splits] if isinstance(splits, str) else list(splits)
     prefix = f"datasets.{source}.build_info"
     path = require(
-        Path(annotation_file), "the COCO captions file", f"{prefix}.annotations.{split}.storage"
+        Path(annotation_file), "the COCO captions file", f"{prefix}.annotations.{splits[0]}.storage"
     )
     root = require(Path(image_root), "the COCO image folder", f"{prefix}.images.storage")
     index = FolderIndex()
     content = read_json(path)
-    grouped = _grouped(content, path, split)
+    grouped = _grouped(content, path, splits, report)
     written = _written_ids(content) if isinstance(content, list) else {}
-    stems = Counter(PurePosixPath(name).stem for name in grouped)
-    for name, raw in grouped.items():
-        captions = usable_captions(raw)
-        if not captions:
-            report.dropped["without caption"] += 1
-            continue
-        blank = sum(not isinstance(text, str) or not text.strip() for text in raw)
-        if blank:
-            report.notes["empty captions beside others, left out"] += blank
-        report.kept[split] += 1
-        yield MedCapRecord(
-            image=str(_locate(root, safe_name(name, str(path)), path, index)),
-            captions=captions,
-            image_id=written.get(name) or _id_of_name(name, stems),
-            split=split,
-            group_id=None,
-            source=source,
-            domain=domain,
-        )
+    for split in splits:
+        stems = Counter(PurePosixPath(name).stem for name in grouped[split])
+        for name, raw in grouped[split].items():
+            captions = usable_captions(raw)
+            if not captions:
+                report.dropped["without caption"] += 1
+                continue
+            blank = sum(not isinstance(text, str) or not text.strip() for text in raw)
+            if blank:
+                report.notes["empty captions beside others, left out"] += blank
+            report.kept[split] += 1
+            yield MedCapRecord(
+                image=str(_locate(root, safe_name(name, str(path)), path, index)),
+                captions=captions,
+                image_id=written.get(name) or _id_of_name(name, stems),
+                split=split,
+                group_id=None,
+                source=source,
+                domain=domain,
+            )
 
 
-def _grouped(content: Any, path: Path, split: str) -> dict[str, list[Any]]:
-    """Collects the captions by image file name, whichever of the three forms the file has."""
+_Grouped = dict[str, list[Any]]  # captions by file name
+
+
+def _grouped(
+    content: Any, path: Path, splits: Sequence[str], report: ReadReport
+) -> dict[str, _Grouped]:
+    """Collects the captions of each split, whichever of the three forms the file has."""
     try:
         if isinstance(content, dict):
             if content["images"] and "sentences" in content["images"][0]:
-                return _group_karpathy(content, split)
-            return _group_coco(content)
+                return _group_karpathy(content, splits, report)
+            return dict.fromkeys(splits, _group_coco(content))
         if isinstance(content, list):
-            return _group_lavis(content)
+            return dict.fromkeys(splits, _group_lavis(content))
     except (KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"{path}: an entry lacks a field, has the wrong type, or names an unknown "
@@ -114,7 +125,7 @@ def _grouped(content: Any, path: Path, split: str) -> dict[str, list[Any]]:
     )
 
 
-def _group_coco(content: dict[str, Any]) -> dict[str, list[Any]]:
+def _group_coco(content: dict[str, Any]) -> _Grouped:
     names = {image["id"]: str(image["file_name"]) for image in content["images"]}
     captions: dict[str, list[Any]] = {name: [] for name in names.values()}
     for annotation in content["annotations"]:
@@ -122,15 +133,21 @@ def _group_coco(content: dict[str, Any]) -> dict[str, list[Any]]:
     return captions
 
 
-def _group_karpathy(content: dict[str, Any], split: str) -> dict[str, list[Any]]:
-    return {
-        f"{image['filepath']}/{image['filename']}": [text["raw"] for text in image["sentences"]]
-        for image in content["images"]
-        if image["split"] in _KARPATHY_SPLITS[split]
-    }
+def _group_karpathy(
+    content: dict[str, Any], splits: Sequence[str], report: ReadReport
+) -> dict[str, _Grouped]:
+    captions: dict[str, _Grouped] = {split: {} for split in SPLITS}
+    for image in content["images"]:
+        split = _SPLIT_OF_KARPATHY.get(image["split"])
+        if split is None:
+            report.dropped[f"of split {image['split']!r}"] += 1
+            continue
+        texts = [text["raw"] for text in image["sentences"]]
+        captions[split][f"{image['filepath']}/{image['filename']}"] = texts
+    return {split: captions[split] for split in splits}
 
 
-def _group_lavis(content: list[Any]) -> dict[str, list[Any]]:
+def _group_lavis(content: list[Any]) -> _Grouped:
     captions: dict[str, list[Any]] = {}
     for entry in content:
         caption = entry["caption"]

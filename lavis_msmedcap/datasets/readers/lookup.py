@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path, PurePath
+from pathlib import Path, PurePath, PureWindowsPath
 
 from lavis_msmedcap.common.errors import DataError
 from lavis_msmedcap.datasets.readers.files import FolderIndex, safe_name
-from lavis_msmedcap.imaging.places import parse_place
+from lavis_msmedcap.imaging.places import split_place
 
 IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".gif", ".bmp"),
@@ -21,12 +21,16 @@ class ImageFinder:
 
     Args:
         folder: What relative names are relative to.
-        index: Listings to share with others.
+        table: Folder of the table, if the user named another folder for the images. A name with
+            ``..``, which leads out of it, is followed if it leads into the named one.
+        key: Configuration key that names the folder of the images, for messages.
     """
 
-    def __init__(self, folder: Path, index: FolderIndex | None = None) -> None:
+    def __init__(self, folder: Path, table: Path | None = None, key: str = "images") -> None:
         self._folder = str(folder.absolute())
-        self._index = FolderIndex() if index is None else index
+        self._table = None if table is None else str(table.absolute())
+        self._key = key
+        self._index = FolderIndex()
         self._stems: dict[str, dict[str, list[str]]] = {}
 
     def find(self, name: str, where: str) -> str:
@@ -43,8 +47,11 @@ class ImageFinder:
         Raises:
             DataError: If the name is an address, leads out of the folder, or fits several files.
         """
-        place = parse_place(name)
+        place = split_place(name)
         path = self._path(place.file, where)
+        whole = str(place._replace(file=path))
+        if place.kind and "/" not in place.value and self._index.has(whole):
+            return whole  # a file that is really called so
         if not self._index.has(path):
             folder, last = os.path.split(path)
             path = f"{folder}{os.sep}{self._by_stem(folder, last, where)}"
@@ -60,11 +67,25 @@ class ImageFinder:
             return f"{self._folder}{os.sep}{safe_name(name, where)}"
         if PurePath(name).is_absolute():
             return os.path.normpath(name)
+        if ".." in PureWindowsPath(name).parts:
+            return self._upwards(name, where)
         path = f"{self._folder}{os.sep}{os.path.normpath(safe_name(name, where))}"
         if "\\" in name and os.sep == "/" and not self._index.has(path):
             # a table written on Windows; a file name on Linux may also hold a backslash
             return path.replace("\\", "/")
         return path
+
+    def _upwards(self, name: str, where: str) -> str:
+        """Follows a name with ``..`` if it leads where images may be."""
+        written = name.replace("\\", os.sep)
+        for base in filter(None, (self._folder, self._table)):
+            path = os.path.normpath(f"{base}{os.sep}{written}")
+            if path.startswith(f"{self._folder.rstrip(os.sep)}{os.sep}"):
+                return path
+        raise DataError(
+            f"{where}: image {name} leads out of {base}, to {path}; if it is meant, set "
+            f"{self._key} to {os.path.split(path)[0]} (msmedcap data check: --images)"
+        )
 
     def _by_stem(self, folder: str, name: str, where: str) -> str:
         """Returns the name of the file that is meant, or the name itself if there is none."""

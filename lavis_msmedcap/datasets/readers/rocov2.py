@@ -2,7 +2,8 @@
 
 ::
 
-    train_captions.csv           ID,Caption; the ID is the file name without extension
+    train_captions.csv           ID,Caption (in some copies id,caption); the ID is the file name
+                                 without extension
     train_images/train/ID.jpg    two folders, as the archive unpacks into one of its name
     license_information.csv      ID and, somewhere in the row, the article (PMC…)
 
@@ -15,24 +16,26 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from lavis_msmedcap.common.errors import DataError
+from lavis_msmedcap.datasets.readers.columns import choose_columns
 from lavis_msmedcap.datasets.readers.files import SPLIT_WORDS, require
 from lavis_msmedcap.datasets.readers.report import ReadReport
 from lavis_msmedcap.datasets.readers.rows import TableOptions, open_table
 from lavis_msmedcap.datasets.readers.table import as_text, read_table
-from lavis_msmedcap.datasets.records import MEDICAL, MedCapRecord
+from lavis_msmedcap.datasets.records import MEDICAL, SPLITS, MedCapRecord
 
 FORMATS = ("csv", "parquet")
 
 _LICENCES = "license_information.csv"
 _ARTICLE = re.compile(r"PMC\d+")
 _ID_NAMES = ("id", "image_id", "image", "name")
-_CSV_COLUMNS = {"image": "ID", "caption": "Caption", "image_id": None, "split": None}
-_PARQUET_COLUMNS = {"image": "image", "caption": "caption", "image_id": "image_id", "split": None}
+_CSV_NAMES = ("ID", "Caption")  # as the publisher writes them
+_PARQUET_COLUMNS = {"image": "image", "caption": "caption", "image_id": "image_id"}
+_TOLD_ELSEWHERE = {"split": None, "group_id": None, "domain": None}
 
 
 def read_rocov2(
@@ -69,11 +72,7 @@ def read_rocov2(
             table,
             image_folder(base, split) if from_csv else None,
             split=split,
-            columns={
-                **(_CSV_COLUMNS if from_csv else _PARQUET_COLUMNS),
-                "group_id": None,
-                "domain": None,
-            },
+            columns=_columns(table),
             options=TableOptions(format="csv" if from_csv else "parquet"),
             source=source,
             domain=domain,
@@ -122,6 +121,51 @@ def find_captions(root: Path, split: str, layout: str, key: str) -> list[Path]:
     )
 
 
+def rocov2_splits(root: Path) -> list[str]:
+    """Returns the splits of ROCOv2 that lie in a folder; those of somebody's own table are none.
+
+    Its tables tell no groups; one that does is an own one, and its groups count. So is one with
+    columns ``id,caption`` without an image folder of ROCOv2 beside it.
+    """
+    return [split for split in SPLITS if root.is_dir() and _holds(root, split)]
+
+
+def _holds(root: Path, split: str) -> bool:
+    try:
+        table = find_captions(root, split, "auto", "")[0]
+        columns = open_table(table).columns
+        named = set(_columns(table).values()) - {None} <= set(columns)
+        own = choose_columns(columns, {}, str(table), "").group_id is not None
+    except DataError:
+        return False
+    published = table.suffix != ".csv" or set(_CSV_NAMES) <= set(columns)
+    return named and not own and (published or image_folder(root, split).is_dir())
+
+
+def _columns(table: Path) -> dict[str, str | None]:
+    """Returns which columns of a captions file hold what.
+
+    Raises:
+        DataError: If it is a CSV file without id or caption.
+    """
+    if table.suffix != ".csv":
+        return {**_PARQUET_COLUMNS, **_TOLD_ELSEWHERE}
+    columns = open_table(table, TableOptions(format="csv")).columns
+    name, caption = _first(columns, _ID_NAMES), _first(columns, ("caption",))
+    if name is None or caption is None:
+        raise DataError(
+            f"{table}: expected the columns {' and '.join(_CSV_NAMES)}; it has: "
+            f"{', '.join(columns)}. Fetch it again, or read it with the dataset caption_table"
+        )
+    return {"image": name, "caption": caption, "image_id": None, **_TOLD_ELSEWHERE}
+
+
+def _first(columns: Sequence[str], names: Sequence[str]) -> str | None:
+    """Returns the column with the likeliest of some lower-case names."""
+    by_name: Mapping[str, str] = {column.lower(): column for column in reversed(columns)}
+    return next((by_name[name] for name in names if name in by_name), None)
+
+
 def image_folder(root: Path, split: str) -> Path:
     """Returns the folder of a split's images, or that in which the archive puts them."""
     words = SPLIT_WORDS[split]
@@ -139,7 +183,7 @@ def read_articles(path: Path) -> dict[str, str]:
         DataError: If the file cannot be read.
     """
     table = open_table(path, TableOptions(format="csv"))
-    id_column = next((c for c in table.columns if c.lower() in _ID_NAMES), table.columns[0])
+    id_column = _first(table.columns, _ID_NAMES) or table.columns[0]
     articles: dict[str, str] = {}
     for _, cells in table.rows(table.columns):
         values = "\t".join(map(str, (cells or {}).values()))

@@ -13,6 +13,7 @@ from typing import Any, Union
 
 from lavis_msmedcap.common.errors import DataError
 from lavis_msmedcap.datasets.readers.files import json_lines, read_json
+from lavis_msmedcap.datasets.readers.framing import find_framing, fits, named_width, open_rows
 from lavis_msmedcap.datasets.readers.parquet import FILES, parquet_columns, parquet_rows
 from lavis_msmedcap.datasets.readers.sniffing import (
     FALLBACK,
@@ -80,21 +81,28 @@ class Table(ABC):
 
 
 class TextTable(Table):
-    """CSV, TSV and the like; the first row names the columns."""
+    """CSV, TSV and the like; the first row names the columns.
+
+    Columns without a name behind the last one that has one, as spreadsheets leave them, are none.
+    """
 
     def __init__(self, path: Path, options: TableOptions) -> None:
-        self._encoding = options.encoding or sniff_encoding(path)
-        separator = options.separator or ("\t" if options.format == "tsv" else None)
-        self._layout = sniff_layout(path, self._encoding, separator, options.quotes)
+        encoding = options.encoding or sniff_encoding(path)
+        self._framing = find_framing(path, encoding)
+        separator = options.separator or self._framing.separator
+        separator = separator or ("\t" if options.format == "tsv" else None)
+        self._layout = sniff_layout(path, self._framing, separator, options.quotes)
         self._quotes_told = options.quotes is not None
-        guessed = self._encoding == FALLBACK and not options.encoding
+        guessed = encoding == FALLBACK and not options.encoding
         notes = [f"{path.name} read as {FALLBACK}, not being UTF-8"] if guessed else []
-        _, header = next(self._fields(path), (0, []))
-        super().__init__(path, [name.strip() for name in header], notes)
-        if len(set(self.columns)) < len(self.columns) or not any(self.columns):
+        line, header = next(self._fields(path), (1, []))
+        columns = [name.strip() for name in header[: named_width(header)]]
+        super().__init__(path, columns, notes)
+        named = [name for name in columns if name]
+        if len(set(named)) < len(named) or not named:
             raise DataError(
-                f"{path}, line 1: expected a row that names the columns, each once; it reads "
-                f"{', '.join(self.columns) or 'empty'}"
+                f"{path}, line {line}: expected a row that names the columns, each once; it reads "
+                f"{', '.join(columns) or 'empty'}"
             )
 
     def rows(self, columns: Sequence[str]) -> Iterator[tuple[int, Cells]]:
@@ -104,17 +112,17 @@ class TextTable(Table):
             DataError: If a row seems to be several that a quotation mark joins.
         """
         places = [(name, self.columns.index(name)) for name in columns]
-        width = len(self.columns)
+        width, end = len(self.columns), self._framing.line_end
         for number, fields in islice(self._fields(self.path), 1, None):
-            if not self._quotes_told and swallows_rows(fields, self._layout.separator, width):
-                lines = sum(field.count("\n") for field in fields)
+            if not self._quotes_told and swallows_rows(fields, self._layout.separator, width, end):
+                lines = sum(field.count(end) for field in fields)
                 raise DataError(
                     f"{self.path}, line {number - lines}: a field in quotes goes on for "
                     f"{lines + 1:,} lines, to line {number}, some of which look like rows; set "
                     "quotes: false if a quotation mark is plain text, or quotes: true if all of "
                     "it is one field"
                 )
-            if len(fields) == width:
+            if fits(fields, width):
                 yield number, {name: fields[place] for name, place in places}
             else:
                 yield number, None
@@ -122,23 +130,22 @@ class TextTable(Table):
     def _fields(self, path: Path) -> Iterator[tuple[int, list[str]]]:
         """Yields (line, fields) of the rows that are not blank.
 
-        Only a line feed ends a row, as `sniff_layout` reads it too: a bare carriage return stands
-        inside captions.
+        Only what ends the first row ends a row, as `sniff_layout` reads it too: of line feed and
+        carriage return the other one stands inside captions.
         """
         separator, quotes = self._layout
-        number = 0
+        before = number = self._framing.lines_before
         try:
-            with path.open(encoding=self._encoding, newline="\n") as file:
-                if file.read(1) != "\ufeff":
-                    file.seek(0)
+            with open_rows(path, self._framing) as file:
                 if not quotes:
-                    for number, line in enumerate(file, 1):
-                        if line.strip():
-                            yield number, line.rstrip("\r\n").split(separator)
+                    for number, line in enumerate(file, before + 1):
+                        fields = line.rstrip("\r\n").split(separator)
+                        if any(map(str.strip, fields)):
+                            yield number, fields
                     return
                 reader = csv.reader(file, delimiter=separator, strict=True)
                 for fields in reader:
-                    number = reader.line_num
+                    number = before + reader.line_num
                     if any(fields):
                         yield number, fields
         except csv.Error as error:
@@ -147,7 +154,9 @@ class TextTable(Table):
                 "quoted field twice, or set quotes: false if they are plain text"
             ) from error
         except UnicodeError as error:
-            raise DataError(f"{path} is not {self._encoding}: {error}; set encoding") from error
+            raise DataError(
+                f"{path} is not {self._framing.encoding}: {error}; set encoding"
+            ) from error
 
 
 class LinesTable(Table):

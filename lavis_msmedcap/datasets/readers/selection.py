@@ -19,7 +19,7 @@ from lavis_msmedcap.datasets.readers.files import FolderIndex
 from lavis_msmedcap.datasets.readers.identity import ImageKeys, joined_groups
 from lavis_msmedcap.datasets.readers.report import ReadReport
 from lavis_msmedcap.datasets.records import SPLITS, MedCapRecord
-from lavis_msmedcap.imaging.places import parse_place
+from lavis_msmedcap.imaging.places import split_place
 
 _SHOWN = 3
 
@@ -190,7 +190,7 @@ def drop_missing_images(
         DataError: If more are missing; names the first of them.
     """
     index = FolderIndex()
-    there = [record for record in records if index.has(parse_place(record.image).file)]
+    there = [record for record in records if _is_there(record, index)]
     missing = len(records) - len(there)
     if missing > allowed * len(records):
         found = set(map(id, there))
@@ -209,7 +209,12 @@ def without_image(records: Sequence[MedCapRecord]) -> list[MedCapRecord]:
     """Returns the records whose image file is not there, the first one of each image."""
     index = FolderIndex()
     unique = {record.image: record for record in reversed(records)}
-    return [r for r in reversed(unique.values()) if not index.has(parse_place(r.image).file)]
+    return [r for r in reversed(unique.values()) if not _is_there(r, index)]
+
+
+def _is_there(record: MedCapRecord, index: FolderIndex) -> bool:
+    file = split_place(record.image).file
+    return index.has(file) or (file != record.image and index.has(record.image))
 
 
 def _split_at(position: float, fractions: Mapping[str, float]) -> str | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lavis_msmedcap.common.errors import DataError
+from lavis_msmedcap.datasets.readers.framing import Framing, fits, named_width, open_rows
 
 SEPARATORS = (",", "\t", ";", "|")
 FALLBACK = "cp1252"
@@ -66,7 +67,9 @@ def sniff_encoding(path: Path) -> str:
     )
 
 
-def sniff_layout(path: Path, encoding: str, separator: str | None, quotes: bool | None) -> Layout:
+def sniff_layout(
+    path: Path, framing: Framing, separator: str | None, quotes: bool | None
+) -> Layout:
     """Returns the layout under which the largest share of rows has as many fields as the first.
 
     Quotes count where they are well-formed. Where they are not, they are text if every row fits
@@ -76,32 +79,32 @@ def sniff_layout(path: Path, encoding: str, separator: str | None, quotes: bool 
 
     Args:
         path: Text table whose first row names the columns.
-        encoding: Its encoding.
+        framing: Where its rows are.
         separator: The separator, if it is known.
         quotes: Whether quotes count, if that is known.
 
     Raises:
         DataError: If the head of the file cannot be decoded.
     """
+    end = framing.line_end
     try:
-        with path.open(encoding=encoding, newline="\n") as file:
+        with open_rows(path, framing) as file:
             head = file.read(_HEAD)
             complete = not file.read(1)
     except UnicodeError as error:
-        raise DataError(f"{path} is not {encoding}: {error}; set encoding") from error
-    head = head.lstrip("\ufeff")
+        raise DataError(f"{path} is not {framing.encoding}: {error}; set encoding") from error
     if not complete:
-        head = head[: head.rfind("\n") + 1]
-    lines = [f"{line}\n" for line in head.split("\n") if line]
+        head = head[: head.rfind(end) + 1]
+    lines = [f"{line}{end}" for line in head.split(end) if line]
     separators = (separator,) if separator else SEPARATORS
     layouts = [Layout(s, _quotes(lines, s) if quotes is None else quotes) for s in separators]
     best = max(layouts, key=lambda layout: _fit(lines, layout))  # the first of equals
-    if best.quotes and quotes is None and _quotes_are_text(path, encoding, best.separator):
+    if best.quotes and quotes is None and _quotes_are_text(path, framing, best.separator):
         return best._replace(quotes=False)
     return best
 
 
-def swallows_rows(fields: Sequence[str], separator: str, width: int) -> bool:
+def swallows_rows(fields: Sequence[str], separator: str, width: int, line_end: str = "\n") -> bool:
     """Tells whether a row that was read with quotes is several rows.
 
     A quotation mark that begins a caption and is text makes one field of all that follows, up to
@@ -111,15 +114,16 @@ def swallows_rows(fields: Sequence[str], separator: str, width: int) -> bool:
     Args:
         fields: The row.
         separator: The separator of the table.
-        width: Number of its columns.
+        width: Number of its columns up to the last one that has a name.
+        line_end: What ends its rows.
     """
-    if not any("\n" in field for field in fields):
+    if not any(line_end in field for field in fields):
         return False
-    first, *others = separator.join(fields).split("\n")
+    first, *others = separator.join(fields).split(line_end)
     shapes = [_shape(cell) for cell in first.split(separator)]
     for line in others:
         cells = line.split(separator)
-        if len(cells) == width and any(s and s == _shape(c) for c, s in zip(cells, shapes)):
+        if fits(cells, width) and any(s and s == _shape(c) for c, s in zip(cells, shapes)):
             return True
     return False
 
@@ -132,20 +136,20 @@ def _shape(cell: str) -> str:
     return _LETTERS.sub("a", _DIGITS.sub("0", name))
 
 
-def _quotes_are_text(path: Path, encoding: str, separator: str) -> bool:
+def _quotes_are_text(path: Path, framing: Framing, separator: str) -> bool:
     """Tells whether all rows of a file fit without quotes and some are swallowed with them."""
     try:
-        with path.open(encoding=encoding, newline="\n") as file:
-            separators = file.readline().count(separator)
-            if any(line.strip() and line.count(separator) != separators for line in file):
+        with open_rows(path, framing) as file:
+            width = named_width(file.readline().split(separator))
+            if any(line.strip() and not fits(line.split(separator), width) for line in file):
                 return False
-            file.seek(0)
+        with open_rows(path, framing) as file:
             reader = csv.reader(file, delimiter=separator, strict=True)
-            return any(swallows_rows(fields, separator, separators + 1) for fields in reader)
+            return any(swallows_rows(row, separator, width, framing.line_end) for row in reader)
     except csv.Error:
         return True
     except UnicodeError as error:
-        raise DataError(f"{path} is not {encoding}: {error}; set encoding") from error
+        raise DataError(f"{path} is not {framing.encoding}: {error}; set encoding") from error
 
 
 def _quotes(lines: Sequence[str], separator: str) -> bool:
@@ -161,10 +165,10 @@ def _quotes(lines: Sequence[str], separator: str) -> bool:
 def _fit(lines: Sequence[str], layout: Layout) -> tuple[float, int]:
     """Returns the share of rows that are as wide as the first, and that width."""
     rows = list(_rows(lines, layout, strict=False))
-    width = len(rows[0]) if rows else 0
+    width = named_width(rows[0]) if rows else 0
     if width < 2:
         return -1.0, width
-    return sum(len(row) == width for row in rows) / len(rows), width
+    return sum(fits(row, width) for row in rows) / len(rows), width
 
 
 def _rows(lines: Sequence[str], layout: Layout, *, strict: bool) -> Iterator[list[str]]:

@@ -42,7 +42,8 @@ def read_table(
 
     Args:
         path: CSV, TSV, JSON lines, a JSON list or Parquet.
-        images: Folder that image names are relative to; by default that of the table.
+        images: Folder that image names are relative to; by default that of the table. Names such
+            as ``../images/1.png`` are followed from the table's folder, into this one only.
         split: Split that the records get; None reads the split column.
         columns: Columns by what they hold; those not given are guessed from usual names.
         options: What is known about the file; the rest is found out.
@@ -60,8 +61,12 @@ def read_table(
     chosen = choose_columns(table.columns, columns or {}, str(path), f"{key}.columns")
     for note in table.notes:
         report.notes[note] += 1
-    folder = path.parent if images is None else require(images, "the folder", f"{key}.images")
-    reader = _RowReader(table, chosen, ImageFinder(folder), split, source, domain, report)
+    if images is None:
+        finder = ImageFinder(path.parent, key=f"{key}.images")
+    else:
+        folder = require(images, "the folder", f"{key}.images")
+        finder = ImageFinder(folder, path.parent, f"{key}.images")
+    reader = _RowReader(table, chosen, finder, split, source, domain, report)
     for number, cells in table.rows(chosen.all):
         found = reader.read(number, cells)
         if isinstance(found, str):

@@ -222,7 +222,7 @@ def test_half_an_image_is_an_error_where_asked_for_and_in_evaluation(
 
 def test_what_to_do_about_bad_images_is_checked(visual_genome):
     with pytest.raises(
-        ConfigError, match=r"vg_caption\.on_bad is 'ignore'; expected skip or error"
+        ConfigError, match=r"vg_caption\.on_bad is 'ignore'; expected one of skip, error"
     ):
         _build({"vg_caption": {**visual_genome, "on_bad": "ignore"}})
 

@@ -37,6 +37,7 @@ def folder(tmp_path):
         ("head::slice=4", "head.nii.gz::slice=4"),
         ("nowhere.png", "nowhere.png"),
         ("a.jpg", "a.jpg"),
+        ("sub/../a.png", "a.png"),
     ],
 )
 def test_names_and_the_files_that_they_mean(folder, name, expected):
@@ -53,12 +54,25 @@ def test_a_relative_folder_gives_absolute_paths(folder, monkeypatch):
     assert ImageFinder(folder.relative_to(folder)).find("a.png", "x") == str(folder / "a.png")
 
 
+@pytest.mark.parametrize("name", ["../sub/d.tif", r"..\sub\d", "d.tif", "deeper/../d.tif"])
+def test_names_that_lead_from_the_table_into_the_folder_of_images(folder, name):
+    finder = ImageFinder(folder / "sub", table=folder / "tables")
+    assert finder.find(name, "t.csv, line 2") == str(folder / "sub" / "d.tif")
+    with pytest.raises(DataError, match=r"tables, to .*a\.png; if it is meant, set images to "):
+        finder.find("../a.png", "t.csv, line 2")
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
         ("c", r"t\.csv, line 2: image c may be c\.dcm, c\.png in .*; write its extension"),
-        ("../a.png", "refused"),
-        ("sub/../../a.png", "refused"),
+        (
+            "../a.png",
+            r"t\.csv, line 2: image \.\./a\.png leads out of .*; .*set images to .*--images",
+        ),
+        ("sub/../../a.png", "leads out of"),
+        (r"..\a.png", "leads out of"),
+        (r"C:\scans\a.png", "refused"),
         ("s3://bucket/a.png", "is an address"),
     ],
 )

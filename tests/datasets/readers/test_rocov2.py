@@ -88,3 +88,15 @@ def test_what_is_missing_is_named(rocov2_tree, tmp_path):
         list(read_rocov2(rocov2_tree, "val"))
     with pytest.raises(DataError, match=r"expected data/train-….parquet"):
         list(read_rocov2(rocov2_tree, "train", layout="parquet"))
+
+
+def test_the_licence_file_may_name_its_columns_otherwise(rocov2_tree, make):
+    make.write(rocov2_tree / "license_information.csv", f"id,url\n{_id('test', 1)},x/PMC9/y\n")
+    (test,) = read_rocov2(rocov2_tree, "test")
+    assert test.group_id == "PMC9"
+
+
+def test_columns_that_are_not_there_are_told(rocov2_tree, make):
+    make.write(rocov2_tree / "test_captions.csv", "name,text\na,CT\n")
+    with pytest.raises(DataError, match="expected the columns ID and Caption; it has: name, text"):
+        list(read_rocov2(rocov2_tree, "test"))
