@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import socket
@@ -13,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from by_path import load_module
 
 import lavis_msmedcap
 
@@ -64,14 +64,9 @@ def worker(tiny: ModuleType) -> ModuleType:
     """The worker's functions, for the joint run in this process."""
     sys.modules["tiny"] = tiny
     try:
-        spec = importlib.util.spec_from_file_location("msmedcap_ddp_worker", WORKER)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+        return load_module(WORKER)
     finally:
         del sys.modules["tiny"]
-    return module
 
 
 @pytest.fixture(scope="module")
