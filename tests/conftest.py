@@ -32,7 +32,7 @@ ENVIRONMENT = {
 os.environ.update(ENVIRONMENT)
 os.environ.pop("LAVIS_MSMEDCAP_WEIGHTS", None)  # real weights of whoever runs the tests
 
-pytest_plugins = ["tiny_models", "environments", "file_server"]  # in tests/support
+pytest_plugins = ["tiny_models", "environments", "file_server", "places"]  # in tests/support
 
 # A LAVIS runner registers them, and the registry refuses to do it a second time.
 RUN_PATHS = ("result_dir", "output_dir")

@@ -12,6 +12,7 @@ import yaml
 from lavis_models import lavis_stage1, lavis_stage2
 from packaging.version import Version
 from safetensors.torch import load_file
+from tiny_models import TEXTS
 from torch import Tensor
 
 from lavis_msmedcap import cli
@@ -21,7 +22,6 @@ from lavis_msmedcap.models.blip2_dual_qformer import Blip2DualQformer
 from lavis_msmedcap.models.checkpoints import read_checkpoint, save_checkpoint
 from lavis_msmedcap.models.msmedcap import MSMedCap
 
-TEXTS = ["axial ct of the chest", "two red circles", "a round lesion", "a blue square", "hand"]
 EPOCH = {"epoch": "3", "best_metric": "0.5"}
 
 

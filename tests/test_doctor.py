@@ -16,16 +16,11 @@ from lavis_msmedcap.doctor_findings import MISSING, NOTE, OK, Finding
 from lavis_msmedcap.doctor_machine import check_disk, check_gpu
 from lavis_msmedcap.doctor_packages import check_packages, modern_lines
 
+pytestmark = pytest.mark.usefixtures("empty_places")
+
 PRETRAIN = "projects/msmedcap/pretrain_mixed.yaml"
 CAPTION = "projects/msmedcap/caption.yaml"
 ROW = "projects/msmedcap/table1/msmedcap_g_gm.yaml"
-
-
-@pytest.fixture(autouse=True)
-def empty_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("LAVIS_MSMEDCAP_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("LAVIS_MSMEDCAP_WEIGHTS", raising=False)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from lavis_msmedcap.train import EXIT_WRONG_INPUT
 
 @pytest.fixture(autouse=True)
 def catalog(
-    server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: FileServer, empty_places: None, monkeypatch: pytest.MonkeyPatch
 ) -> dict[str, CatalogEntry]:
     """A file with a published checksum and a folder without, on a server of this machine."""
     server.files = {"/vit.pth": b"vit", "/bert/vocab.txt": b"vocab", "/bert/m.bin": b"bert"}
@@ -29,9 +29,6 @@ def catalog(
     }
     for module in (weight_catalog, weight_files):
         monkeypatch.setattr(module, "CATALOG", entries)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("LAVIS_MSMEDCAP_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("LAVIS_MSMEDCAP_WEIGHTS", raising=False)
     return entries
 
 

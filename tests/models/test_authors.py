@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny_models import TEXTS
 from torch import Tensor
 
 from lavis_msmedcap.common.paths import package_path
@@ -18,8 +19,6 @@ from lavis_msmedcap.models.base import DualBranchModel
 from lavis_msmedcap.models.blip2_dual_qformer import Blip2DualQformer
 from lavis_msmedcap.models.msmedcap import MSMedCap
 from lavis_msmedcap.run_sources import read_yaml
-
-TEXTS = ["axial ct of the chest", "two red circles", "a round lesion", "a blue square", "hand"]
 
 
 def as_authors(settings: dict[str, Any]) -> dict[str, Any]:

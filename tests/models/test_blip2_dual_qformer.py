@@ -6,12 +6,11 @@ from typing import Any
 import pytest
 import torch
 from omegaconf import OmegaConf
-from tiny_models import spread
+from tiny_models import TEXTS, spread
 from torch import Tensor
 
 from lavis_msmedcap.models.blip2_dual_qformer import Blip2DualQformer
 
-TEXTS = ["axial ct of the chest", "two red circles", "a round lesion", "a blue square", "hand"]
 MEDICAL, GENERAL = ["medical"] * 5, ["general"] * 5
 
 

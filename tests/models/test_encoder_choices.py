@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from config_problems import other_problems
+from tiny_models import TEXTS
 from torch import Tensor
 
 from lavis_msmedcap.common.errors import WeightsError
@@ -15,8 +16,6 @@ from lavis_msmedcap.models.blip2_dual_qformer import Blip2DualQformer
 from lavis_msmedcap.models.encoders.clip_l import ClipLEncoder
 from lavis_msmedcap.models.msmedcap import MSMedCap
 from lavis_msmedcap.run_config import resolve_run_config
-
-TEXTS = ["axial ct of the chest", "two red circles", "a round lesion", "a blue square", "hand"]
 
 
 def with_clip_l(settings: dict[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from lavis_models import lavis_stage1, lavis_stage2
+from pickles import Payload
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -22,16 +23,6 @@ from lavis_msmedcap.models.msmedcap import MSMedCap
 LAYER = "bert.encoder.layer.1.attention.output.dense.weight"
 NORM = {"branches.clip.encoder.ln.weight": torch.full((24,), 1.5)}
 NORM["branches.clip.encoder.ln.bias"] = torch.full((24,), 0.5)
-
-
-class Payload:
-    """Writes a marker file when unpickled."""
-
-    def __init__(self, marker: Path) -> None:
-        self.marker = marker
-
-    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
-        return Path.touch, (self.marker,)
 
 
 def without_vit(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -8,14 +8,13 @@ from typing import Any
 import pytest
 import torch
 from saved_memory import saved_bytes
+from tiny_models import TEXTS
 from torch import Tensor, nn
 
 from lavis_msmedcap.models.base import DualBranchModel
 from lavis_msmedcap.models.blip2_dual_qformer import Blip2DualQformer
 from lavis_msmedcap.models.gradient_checkpointing import checkpoint_layers, decoder_layers
 from lavis_msmedcap.models.msmedcap import MSMedCap
-
-TEXTS = ["axial ct of the chest", "two red circles", "a round lesion", "a blue square", "hand"]
 
 
 def step(

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tiny_llms import FAMILIES, write_model
+from tiny_models import TEXTS, train_steps
 from transformers import AutoModelForCausalLM, BertConfig
 
 from lavis_msmedcap.common.errors import WeightsError
@@ -21,8 +22,6 @@ from lavis_msmedcap.models.llm import load_llm, load_tokenizer
 from lavis_msmedcap.models.llm_cache import CachedLlm
 from lavis_msmedcap.models.llm_text import caption_inputs, end_of_caption_id, prompt_inputs
 from lavis_msmedcap.models.msmedcap import MSMedCap
-
-TEXTS = ["axial ct of the chest", "two red circles", "a round lesion", "a blue square", "hand"]
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -167,14 +166,7 @@ def test_the_captioner_trains_and_writes_with_gpt2(
     torch.manual_seed(1)
     model = MSMedCap.from_config(stage2_settings)
     assert MSMedCap.missing_inputs(stage2_settings) == []
-    optimizer = torch.optim.AdamW(model.get_optimizer_params(0.0), lr=1e-2)
-    losses = []
-    for _ in range(4):
-        optimizer.zero_grad()
-        loss = model({"image": packed_images, "text_input": TEXTS})["loss"]
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
+    losses = train_steps(model, {"image": packed_images, "text_input": TEXTS}, 4)
     assert losses[-1] < losses[0]
     assert len(model.eval().generate({"image": packed_images}, max_length=6)) == 5
 

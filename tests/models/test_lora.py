@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_models import TEXTS, train_steps
 from torch import Tensor
 
 from lavis_msmedcap import cli
@@ -20,7 +21,6 @@ from lavis_msmedcap.models.checkpoints import read_checkpoint, save_checkpoint
 from lavis_msmedcap.models.lora import MARK, LoraError
 from lavis_msmedcap.models.msmedcap import MSMedCap
 
-TEXTS = ["axial ct of the chest", "two red circles", "a round lesion", "a blue square", "hand"]
 LORA = {"rank": 2, "alpha": 4.0, "dropout": 0.2, "target_modules": ["q_proj", "v_proj"]}
 needs_peft = pytest.mark.skipif(
     lora_module.package_problem() is not None, reason="no peft that fits transformers"
@@ -30,19 +30,6 @@ needs_peft = pytest.mark.skipif(
 def build(settings: dict[str, Any], lora: dict[str, Any] | None, **more: Any) -> MSMedCap:
     torch.manual_seed(1)
     return MSMedCap.from_config({**settings, "llm": {**settings["llm"], "lora": lora}, **more})
-
-
-def train(model: MSMedCap, images: Tensor, steps: int = 3) -> list[float]:
-    optimizer = torch.optim.AdamW(model.get_optimizer_params(0.0), lr=1e-2)
-    losses = []
-    model.train()
-    for _ in range(steps):
-        optimizer.zero_grad()
-        loss = model({"image": images, "text_input": TEXTS})["loss"]
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    return losses
 
 
 @needs_peft
@@ -67,7 +54,7 @@ class TestTraining:
         stage2_settings["llm"].update(precision=precision, gradient_checkpointing=checkpointing)
         model = build(stage2_settings, LORA)
         before = {name: p.detach().clone() for name, p in model.named_parameters()}
-        losses = train(model, packed_images)
+        losses = train_steps(model, {"image": packed_images, "text_input": TEXTS}, 6)
         assert losses[-1] < losses[0]
         llm = {n: p for n, p in model.named_parameters() if n.startswith("opt_model.")}
         added = {name for name in llm if MARK in name}
@@ -88,7 +75,7 @@ class TestTraining:
     ) -> None:
         model = build(stage2_settings, LORA)
         before = model.eval().generate({"image": packed_images, "prompt": TEXTS}, max_length=8)
-        train(model, packed_images, 6)
+        train_steps(model, {"image": packed_images, "text_input": TEXTS}, 6)
         model.eval()
         together = model.generate({"image": packed_images, "prompt": TEXTS}, max_length=8)
         alone = [
@@ -120,7 +107,7 @@ class TestCheckpoints:
         self, stage2_settings: dict[str, Any], packed_images: Tensor, tmp_path: Path
     ) -> None:
         model = build(stage2_settings, LORA)
-        train(model, packed_images)
+        train_steps(model, {"image": packed_images, "text_input": TEXTS}, 3)
         file = tmp_path / "checkpoint.safetensors"
         save_checkpoint(file, model.trainable_state_dict(), model.checkpoint_metadata())
         state, _ = read_checkpoint(file)

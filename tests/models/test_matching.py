@@ -8,12 +8,10 @@ import pytest
 import torch
 from lavis.models import load_model_and_preprocess
 from PIL import Image
-from tiny_models import spread
+from tiny_models import TEXTS, spread
 from torch import Tensor
 
 from lavis_msmedcap.models.image_text_matching import MSMedCapITM
-
-TEXTS = ["axial ct of the chest", "two red circles", "a round lesion", "a blue square", "hand"]
 
 
 @pytest.fixture

@@ -5,14 +5,13 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_models import TEXTS, train_steps
 from torch import Tensor
 
 from lavis_msmedcap.common.errors import ConfigError, WeightsError
 from lavis_msmedcap.models.blip2_dual_qformer import Blip2DualQformer
 from lavis_msmedcap.models.checkpoints import read_checkpoint, save_checkpoint
 from lavis_msmedcap.models.msmedcap import MSMedCap
-
-TEXTS = ["axial ct of the chest", "two red circles", "a round lesion", "a blue square", "hand"]
 
 
 def build(settings: dict[str, Any]) -> MSMedCap:
@@ -165,15 +164,7 @@ def test_nothing_frozen_changes_in_training(
     model = build(stage2_settings)
     frozen = {n: p.clone() for n, p in model.named_parameters() if not p.requires_grad}
     assert any(name.startswith("opt_model.") for name in frozen)
-    optimizer = torch.optim.AdamW(model.get_optimizer_params(0.05), lr=1e-2)
-    model.train()
-    losses = []
-    for _ in range(4):
-        optimizer.zero_grad()
-        loss = model({"image": packed_images, "text_input": TEXTS})["loss"]
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
+    losses = train_steps(model, {"image": packed_images, "text_input": TEXTS}, 4)
     assert losses[-1] < losses[0]
     assert all(torch.equal(dict(model.named_parameters())[n], v) for n, v in frozen.items())
     assert not any(part.training for part in model.opt_model.modules())

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_models import TEXTS, train_steps
 from torch import Tensor
 
 from lavis_msmedcap.common.errors import ConfigError
@@ -15,7 +16,6 @@ from lavis_msmedcap.models.checkpoints import read_checkpoint, save_checkpoint
 from lavis_msmedcap.models.msmedcap import MSMedCap
 from lavis_msmedcap.models.precision import precision_problem
 
-TEXTS = ["axial ct of the chest", "two red circles", "a round lesion", "a blue square", "hand"]
 CPU = torch.device("cpu")
 
 
@@ -27,20 +27,6 @@ def build(cls: Any, settings: dict[str, Any]) -> Any:
 def set_encoders(settings: dict[str, Any], precision: str) -> None:
     for branch in settings["branches"].values():
         branch["encoder"]["precision"] = precision
-
-
-def train_steps(model: Any, images: Tensor, count: int = 5) -> list[float]:
-    optimizer = torch.optim.AdamW(model.get_optimizer_params(0.05), lr=1e-2)
-    model.train()
-    losses = []
-    for _ in range(count):
-        optimizer.zero_grad()
-        torch.manual_seed(0)
-        loss = model({"image": images, "text_input": TEXTS})["loss"]
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    return losses
 
 
 @pytest.mark.parametrize("amp", [False, True])
@@ -62,7 +48,7 @@ def test_a_step_in_every_combination(
         settings["llm"]["precision"] = frozen
     model = build(MSMedCap if "llm" in settings else Blip2DualQformer, settings)
     with torch.autocast("cpu", torch.bfloat16, enabled=amp):
-        losses = train_steps(model, packed_images)
+        losses = train_steps(model, {"image": packed_images, "text_input": TEXTS}, 5)
     assert min(losses[1:]) < losses[0]
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[qformer]
     trainable = {n: p for n, p in model.named_parameters() if p.requires_grad}

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from tiny_llms import FAMILIES, write_model
+from tiny_models import TEXTS
 from torch import Tensor, nn
 
 from lavis_msmedcap import cli
@@ -19,7 +20,6 @@ from lavis_msmedcap.models.llm import load_llm
 from lavis_msmedcap.models.msmedcap import MSMedCap
 from lavis_msmedcap.models.quantization import QUANTIZATIONS, device_problem, quantize_llm
 
-TEXTS = ["axial ct of the chest", "two red circles", "a round lesion", "a blue square", "hand"]
 CPU = torch.device("cpu")
 
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +16,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 from tiny_models import spread
 from torch.utils.data import DataLoader
+from two_ranks import run_on_two_ranks
 
 from lavis_msmedcap.models.blip2_dual_qformer import Blip2DualQformer
 from lavis_msmedcap.processors.image_processors import MSMedCapImageEvalProcessor
@@ -124,14 +122,5 @@ def test_what_retrieval_lacks_is_a_clear_error(
 
 def test_two_processes_share_the_pairs_and_get_the_same_scores(tmp_path: Path) -> None:
     script = Path(__file__).with_name("retrieval_in_two_processes.py")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    result = subprocess.run(
-        [*command, str(script), str(tmp_path / "difference")],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr[-3000:]
+    run_on_two_ranks(script, tmp_path / "difference")
     assert float((tmp_path / "difference").read_text()) < 1e-5  # pairs are batched differently

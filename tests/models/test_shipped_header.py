@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from by_path import load_module
 
 from lavis_msmedcap.common.errors import WeightsError
 from lavis_msmedcap.run_config import resolve_run_config
@@ -17,12 +17,7 @@ SCRIPT = Path(__file__).parents[2] / "tools" / "demo_backbones" / "ship_captione
 
 @pytest.fixture(scope="module")
 def script() -> Any:
-    spec = importlib.util.spec_from_file_location("ship_captioner", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_module(SCRIPT)
 
 
 @pytest.fixture

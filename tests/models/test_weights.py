@@ -5,20 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from pickles import Payload
 from safetensors.torch import save_file
 
 from lavis_msmedcap.common.errors import WeightsError
 from lavis_msmedcap.models.weights import ExpectedKeys, gather_layers, load_strict, read_weights
-
-
-class Payload:
-    """Writes a marker file when unpickled."""
-
-    def __init__(self, marker: Path) -> None:
-        self.marker = marker
-
-    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
-        return Path.touch, (self.marker,)
 
 
 def test_pickle_with_code_is_refused_and_not_run(tmp_path: Path) -> None:

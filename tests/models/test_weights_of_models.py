@@ -6,8 +6,6 @@ import copy
 import hashlib
 import json
 import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ import torch
 from file_server import FileServer
 from safetensors.torch import save_file
 from torch import Tensor
+from two_ranks import run_on_two_ranks
 
 from lavis_msmedcap.common.errors import ConfigError
 from lavis_msmedcap.models import weight_files
@@ -24,14 +23,9 @@ from lavis_msmedcap.models.checkpoints import save_checkpoint
 from lavis_msmedcap.models.msmedcap import MSMedCap
 from lavis_msmedcap.models.weight_catalog import CatalogEntry, RemoteFile
 
+pytestmark = pytest.mark.usefixtures("empty_places")
+
 Settings = dict[str, Any]
-
-
-@pytest.fixture(autouse=True)
-def empty_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("LAVIS_MSMEDCAP_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("LAVIS_MSMEDCAP_WEIGHTS", raising=False)
 
 
 @pytest.fixture
@@ -156,8 +150,7 @@ def test_one_rank_downloads_and_the_other_waits(
     file = tmp_path / "settings.json"
     file.write_text(json.dumps([{**s, "offline": False} for s in (stage1_settings, gone)]))
     script = Path(__file__).with_name("fetch_on_two_ranks.py")
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    subprocess.run([*launcher, script, file, tmp_path], check=True, timeout=100)
+    run_on_two_ranks(script, file, tmp_path, timeout=100)
     first, second = (json.loads((tmp_path / f"rank{rank}").read_text()) for rank in (0, 1))
     assert first == second
     assert Path(first[0]).read_bytes() == server.files["/sam.pth"]

@@ -13,12 +13,12 @@ import torch
 import transformers
 from lavis.models.blip2_models.blip2_opt import Blip2OPT
 from packaging.version import Version
+from tiny_models import TEXTS
 from torch import nn
 
 from lavis_msmedcap.imaging.views import normalize_clip, unpack_views
 from lavis_msmedcap.models.msmedcap import MSMedCap
 
-TEXTS = ["axial ct of the chest", "two red circles", "a round lesion", "a blue square", "hand"]
 PROMPT = "Question: Describe the image. Answer:"
 
 pytestmark = [

@@ -20,6 +20,8 @@ SENTENCES = [
     "two red circles above a blue square",
     "Question: Describe the image. Answer: a radiograph of the hand\n",
 ]
+# one for each of `packed_images`
+TEXTS = ["axial ct of the chest", "two red circles", "a round lesion", "a blue square", "hand"]
 BERT_SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 OPT_SPECIALS = ["<s>", "<pad>", "</s>", "<unk>"]
 
@@ -68,6 +70,21 @@ def spread(module: torch.nn.Module, seed: int = 0) -> None:
         if parameter.ndim > 1:
             drawn = torch.randn(parameter.shape, generator=generator)
             parameter.copy_(drawn * 2 / parameter[0].numel() ** 0.5)
+
+
+def train_steps(model: Any, samples: dict[str, Any], count: int) -> list[float]:
+    """Trains some steps on one batch, each with the same dropout; returns their losses."""
+    optimizer = torch.optim.AdamW(model.get_optimizer_params(0.05), lr=1e-2)
+    model.train()
+    losses = []
+    for _ in range(count):
+        optimizer.zero_grad()
+        torch.manual_seed(0)
+        loss = model(samples)["loss"]
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
 
 
 @pytest.fixture(scope="session")
