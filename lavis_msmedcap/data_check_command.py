@@ -150,7 +150,7 @@ def _read(
     inputs: Sequence[str], options: Sequence[str], format_name: str | None, images: Path | None
 ) -> Any:
     """Reads all inputs; data sets of one name from several inputs are told apart."""
-    from lavis_msmedcap.run_data import RunData
+    from lavis_msmedcap.run_data import RunData, data_of, data_of_places
 
     configs = [text for text in inputs if text.endswith((".yaml", ".yml"))]
     if options and not configs:
@@ -162,8 +162,8 @@ def _read(
     places = _one_data_set_each(
         [Path(text) for text in dict.fromkeys(inputs) if text not in configs]
     )
-    parts = [_of_config(text, options) for text in dict.fromkeys(configs)]
-    parts += [_of_places(together, format_name, images) for together in places]
+    parts = [data_of(text, options) for text in dict.fromkeys(configs)]
+    parts += [data_of_places(together, format_name, images=images) for together in places]
     whole = RunData("; ".join(part.banner for part in parts))
     for part in parts:
         for report in part.reports:
@@ -192,19 +192,13 @@ def _tell_apart(name: str, part: Any, taken: set[str]) -> None:
         part.rules[free] = part.rules.pop(name)
 
 
-def _of_config(cfg_path: str, options: Sequence[str]) -> Any:
-    from lavis_msmedcap.run_data import data_of
-
-    return data_of(cfg_path, options)
-
-
 def _one_data_set_each(places: Sequence[Path]) -> list[list[Path]]:
     """Puts files of one folder that are named by their splits together: train.csv, test.csv.
 
     Apart, their patients would count as those of different data sets.
     """
     from lavis_msmedcap.common.paths import resolve_path
-    from lavis_msmedcap.data_check.formats import split_word
+    from lavis_msmedcap.datasets.readers.files import split_word
 
     together: dict[tuple[Path, str], list[Path]] = {}
     for place in places:
@@ -213,30 +207,6 @@ def _one_data_set_each(places: Sequence[Path]) -> list[list[Path]]:
         key = (resolved.parent, resolved.suffix) if named else (resolved, "")
         together.setdefault(key, []).append(place)
     return list(together.values())
-
-
-def _of_places(places: Sequence[Path], format_name: str | None, images: Path | None) -> Any:
-    """Reads the files of one data set, or its folder."""
-    from lavis_msmedcap.common.paths import resolve_path
-    from lavis_msmedcap.data_check.formats import read_place
-    from lavis_msmedcap.datasets.readers.report import ReadReport
-    from lavis_msmedcap.run_data import RunData
-
-    resolved = resolve_path(places[0])
-    whole = resolved.parent if len(places) > 1 else resolved
-    report = ReadReport(whole.stem if whole.is_file() else whole.name)
-    data = RunData("", reports=[report])
-    titles = []
-    folder = None if images is None else resolve_path(images)
-    for place in places:
-        chosen, records = read_place(resolve_path(place), report, format_name, folder)
-        titles.append(f"{place}, {chosen.what}")
-        data.records += records
-    data.banner = "; ".join(titles)
-    if len(places) > 1:
-        names = ", ".join(place.name for place in places)
-        data.notes.append(f"{names} are read as one data set, each as the split in its name")
-    return data
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

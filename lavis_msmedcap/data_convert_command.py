@@ -8,13 +8,15 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from lavis_msmedcap import train
 from lavis_msmedcap.common.errors import ConfigError, Interruption
 from lavis_msmedcap.common.paths import resolve_path
 from lavis_msmedcap.common.startup import prepare_process
-from lavis_msmedcap.datasets.records import MedCapRecord
+
+if TYPE_CHECKING:
+    from lavis_msmedcap.run_data import RunData
 
 _MIB = 1 << 20
 
@@ -35,9 +37,11 @@ webdataset   roco-train-000000.tar … with 000000123.jpg and 000000123.json (ca
 lavis-json   roco_train.json, roco_val.json … as LAVIS' coco_caption builder reads them, with all
              references of val and test in roco_val_gt.json.
 
-A configuration is read as in training: its splits, filters and caps count. A folder is taken whole.
-Scans are stored with the default window of the image processors; a configuration that sets another
-one is told so.
+A configuration is read as in training: its splits, filters, caps and windows count. A folder is
+taken whole, and its scans are stored with the default window of the image processors. Training
+reads the same pixels from what is written as from the originals, unless --max-side or --reencode
+jpeg change them. The window of a scan that is stored as PNG is in its pixels: no later setting
+changes it.
 """
 
 
@@ -56,7 +60,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--on-bad",
         choices=("error", "skip"),
         default="error",
-        help="broken images: stop at the first (default), or leave out and count",
+        help="broken images: stop at the first (default), or leave out and count; of images that "
+        "are missing skip leaves out as many as training does: 5 %% of train, none of val and test",
     )
     parser.add_argument(
         "--max-side",
@@ -111,95 +116,69 @@ def run(args: argparse.Namespace) -> int:
     """
     prepare_process()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    logging.getLogger(__package__).setLevel(logging.INFO)  # what the data sets read and left out
-    is_config = args.place.endswith((".yaml", ".yml"))
-    records = _of_config(args) if is_config else _of_place(args)
+    data = _read(args)
+    for note in data.notes:
+        sys.stderr.write(f"note: {note}\n")
     write = _webdataset if args.to == "webdataset" else _lavis_json
-    for line in write(args, records, resolve_path(args.out)):
+    for line in write(args, data, resolve_path(args.out)):
         sys.stdout.write(f"{line}\n")
     return 0
 
 
-def _of_config(args: argparse.Namespace) -> list[MedCapRecord]:
-    """Builds the data sets of a run, as training does; of several stages, each one once."""
-    from lavis.common.registry import registry
+def _read(args: argparse.Namespace) -> RunData:
+    """Reads the data of a run as training does, or a folder in whatever format it is in."""
+    from lavis_msmedcap.run_data import data_of, data_of_places
 
-    from lavis_msmedcap.run_config import resolve_stages
-    from lavis_msmedcap.run_data import data_problems
-
-    given = [f"--{key} is for a folder" for key in ("format", "name") if getattr(args, key)]
-    sections: dict[str, Any] = {}
-    problems = given
-    for config, found in resolve_stages(args.place, args.options):
-        problems += data_problems(config, found)
-        for name, section in config.datasets_cfg.items():
-            if sections.setdefault(name, section) != section:
-                problems.append(
-                    f"datasets.{name} differs between stages; take all but one of them out with "
-                    "--options stages.<name>=null"
-                )
-            if not hasattr(registry.get_builder_class(name), "read_records"):
-                problems.append(
-                    f"datasets.{name} is of LAVIS itself, and only its own code knows its images; "
-                    f"leave it out with --options datasets.{name}=null"
-                )
-    if problems:
-        raise ConfigError(list(dict.fromkeys(problems)), args.place)
-    for name in _with_own_window(sections):
-        sys.stderr.write(
-            f"note: the window of datasets.{name}.vis_processor is not applied here: what has to "
-            "be stored anew of scans is stored with the default window. Train with that window on "
-            "the scans themselves\n"
-        )
-    built = (registry.get_builder_class(name)(sections[name]).build_datasets() for name in sections)
-    return [record for splits in built for data in splits.values() for record in data.records]
+    if args.place.endswith((".yaml", ".yml")):
+        given = [f"--{key} is for a folder" for key in ("format", "name") if getattr(args, key)]
+        if given:
+            raise ConfigError(given)
+        data = data_of(args.place, args.options, to_store=True)
+    else:
+        if args.options:
+            raise ConfigError(["--options are settings of a run configuration, and none is given"])
+        data = data_of_places([Path(args.place)], args.format, name=args.name)
+        sys.stderr.write(f"{data.banner}\n")
+        if args.on_bad == "skip":
+            _leave_out_missing(data)
+    for report in data.reports:
+        sys.stderr.write(f"{report.summary()}\n")
+    return data
 
 
-def _with_own_window(sections: dict[str, Any]) -> list[str]:
-    """Returns the data sets whose scans the run shows in another window than the default one."""
-    from omegaconf import OmegaConf
+def _leave_out_missing(data: RunData) -> None:
+    """Leaves out images that are not there, at most as many as training would.
 
-    from lavis_msmedcap.imaging.windows import Window
-    from lavis_msmedcap.run_data import read_options
+    Raises:
+        DataError: If more are missing, or one of val or test.
+    """
+    from lavis_msmedcap.datasets.readers.selection import drop_missing_images, missing_key
 
-    plain = {name: OmegaConf.to_container(s, resolve=True) for name, s in sections.items()}
-    return [
-        name
-        for name, section in plain.items()
-        if any(options.window != Window() for options in read_options(section).values())
-    ]
-
-
-def _of_place(args: argparse.Namespace) -> list[MedCapRecord]:
-    """Reads a folder or file in whatever format it is in."""
-    from lavis_msmedcap.data_check.formats import read_place
-    from lavis_msmedcap.datasets.readers.report import ReadReport
-
-    if args.options:
-        raise ConfigError(["--options are settings of a run configuration, and none is given"])
-    place = resolve_path(args.place)
-    report = ReadReport(args.name or place.stem)
-    chosen, records = read_place(place, report, args.format)
-    sys.stderr.write(f"{place} is read as {chosen.what}\n{report.summary()}\n")
-    return records
+    there = []
+    for split in dict.fromkeys(record.split for record in data.records):
+        name, share = missing_key(split)
+        key = f"{name} in a configuration of the data, and convert that"
+        records = [record for record in data.records if record.split == split]
+        there += drop_missing_images(records, share, key, data.reports[0])
+    data.records = there
 
 
-def _webdataset(args: argparse.Namespace, records: list[MedCapRecord], out: Path) -> Iterator[str]:
+def _webdataset(args: argparse.Namespace, data: RunData, out: Path) -> Iterator[str]:
     from lavis_msmedcap.data_convert.check import check_shards
     from lavis_msmedcap.data_convert.images import ImageSettings
     from lavis_msmedcap.data_convert.plan import ShardSettings
     from lavis_msmedcap.data_convert.shards import write_shards
 
-    images = ImageSettings(args.max_side, args.reencode)
     settings = ShardSettings(
         samples=args.samples_per_shard,
         size=args.shard_mib and args.shard_mib * _MIB,
         seed=args.seed,
-        images=images,
+        images=ImageSettings(args.max_side, args.reencode),
+        reading=data.reading,
     )
     try:
         report, shards = write_shards(
-            records,
+            data.records,
             out,
             settings,
             on_bad=args.on_bad,
@@ -214,28 +193,29 @@ def _webdataset(args: argparse.Namespace, records: list[MedCapRecord], out: Path
     yield from report.lines()
     if report.kept:
         yield f"{report.kept:,} shards were finished before and kept"
-    compared = check_shards(shards, out, images)
+    compared = check_shards(shards, out, settings)
     yield f"read back {compared:,} samples: captions, ids and images are the same"
     yield f"use them with --options datasets.webdataset_caption.build_info.root={out}"
 
 
-def _lavis_json(args: argparse.Namespace, records: list[MedCapRecord], out: Path) -> Iterator[str]:
+def _lavis_json(args: argparse.Namespace, data: RunData, out: Path) -> Iterator[str]:
     from lavis_msmedcap.data_convert.images import ImageSettings
     from lavis_msmedcap.data_convert.lavis_json import IMAGES, image_root, write_lavis_json
 
     report = write_lavis_json(
-        records,
+        data.records,
         out,
         images=args.images,
         settings=ImageSettings(args.max_side, args.reencode),
+        reading=data.reading,
         skip_bad=args.on_bad == "skip",
         workers=_workers(args),
         overwrite=args.overwrite,
         progress=True,
     )
     yield from report.lines()
-    for source in dict.fromkeys(record.source for record in records):
-        own = [record for record in records if record.source == source]
+    for source in dict.fromkeys(record.source for record in data.records):
+        own = [record for record in data.records if record.source == source]
         root = out / IMAGES if args.images == "copy" else image_root(own)
         yield f"use {source} with LAVIS' coco_caption or our coco2014_caption:"
         domains = dict.fromkeys(record.domain for record in own)

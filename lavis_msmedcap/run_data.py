@@ -1,14 +1,17 @@
-"""What `data` commands need of a run configuration: its records, and what it does with captions."""
+"""What `data` commands read: the data sets of a run configuration, or a folder in any format."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from lavis_msmedcap.common.errors import ConfigError, WeightsError
+from lavis_msmedcap.common.paths import resolve_path
 from lavis_msmedcap.data_check.captions import CaptionRules
+from lavis_msmedcap.data_check.formats import read_place
 from lavis_msmedcap.datasets.readers.report import ReadReport
 from lavis_msmedcap.datasets.records import SPLITS, MedCapRecord
 from lavis_msmedcap.imaging.read import ReadOptions
@@ -38,7 +41,7 @@ class RunData:
     notes: list[str] = field(default_factory=list)
 
 
-def data_of(cfg_path: str, options: Sequence[str] = ()) -> RunData:
+def data_of(cfg_path: str, options: Sequence[str] = (), *, to_store: bool = False) -> RunData:
     """Reads the data sets of a run as training does, every stage's, without building a model.
 
     Missing weights and checkpoints do not matter.
@@ -46,6 +49,9 @@ def data_of(cfg_path: str, options: Sequence[str] = ()) -> RunData:
     Args:
         cfg_path: YAML file.
         options: Words behind ``--options``.
+        to_store: The data are written anew, exactly as training would read them: images that are
+            missing count as in training, and all data sets must be known and the same in all
+            stages. What training does with captions is not looked at.
 
     Raises:
         ConfigError: If the configuration has other problems, or no data set of this package.
@@ -53,6 +59,8 @@ def data_of(cfg_path: str, options: Sequence[str] = ()) -> RunData:
     """
     stages = resolve_stages(cfg_path, options)
     problems = [problem for config, found in stages for problem in data_problems(config, found)]
+    if to_store:
+        problems += _cannot_be_stored([config for config, _ in stages])
     if problems:
         raise ConfigError(list(dict.fromkeys(problems)), str(stages[0][0].source))
     data = RunData(f"{cfg_path}, {stages[0][0].banner()}")
@@ -63,11 +71,64 @@ def data_of(cfg_path: str, options: Sequence[str] = ()) -> RunData:
             # stages mostly share their data sets; what a text becomes may differ between them
             what = json.dumps([name, settings], sort_keys=True, default=str)
             if what not in seen:
-                _add(data, name, config, taken)
+                _add(data, name, config, taken, to_store)
             seen.add(what)
     if not data.records:
         raise ConfigError(["; ".join(data.notes) or "datasets is empty"], cfg_path)
     return data
+
+
+def data_of_places(
+    places: Sequence[Path],
+    format_name: str | None = None,
+    *,
+    images: Path | None = None,
+    name: str | None = None,
+) -> RunData:
+    """Reads a folder, or the files of one data set, in whatever format they are in.
+
+    Args:
+        places: A folder or file; or several files, each of the split that its name tells.
+        format_name: Format to take instead of looking.
+        images: Folder that image names are relative to, instead of where the format has them.
+        name: Of the data set; by default that of the folder or file.
+
+    Raises:
+        DataError: If they cannot be read.
+    """
+    resolved = [resolve_path(place) for place in places]
+    whole = resolved[0].parent if len(places) > 1 else resolved[0]
+    report = ReadReport(name or (whole.stem if whole.is_file() else whole.name))
+    data = RunData("", reports=[report])
+    titles = []
+    for place, path in zip(places, resolved):
+        chosen, records = read_place(path, report, format_name, images and resolve_path(images))
+        titles.append(f"{place}, {chosen.what}")
+        data.records += records
+    data.banner = "; ".join(titles)
+    if len(places) > 1:
+        names = ", ".join(place.name for place in places)
+        data.notes.append(f"{names} are read as one data set, each as the split in its name")
+    return data
+
+
+def _cannot_be_stored(configs: Sequence[RunConfig]) -> Iterator[str]:
+    """Finds data sets that only LAVIS can read, and those that are not the same in all stages."""
+    from lavis.common.registry import registry
+
+    sections: dict[str, Any] = {}
+    for config in configs:
+        for name, section in config.datasets_cfg.items():
+            if sections.setdefault(name, section) != section:
+                yield (
+                    f"datasets.{name} differs between stages; take all but one of them out with "
+                    "--options stages.<name>=null"
+                )
+            if not hasattr(registry.get_builder_class(name), "read_records"):
+                yield (
+                    f"datasets.{name} is of LAVIS itself, and only its own code knows its images; "
+                    f"leave it out with --options datasets.{name}=null"
+                )
 
 
 def data_problems(config: RunConfig, problems: Sequence[str]) -> list[str]:
@@ -79,7 +140,9 @@ def data_problems(config: RunConfig, problems: Sequence[str]) -> list[str]:
     return [text for text in problems if not text.removeprefix(where).startswith(absent or ("\0",))]
 
 
-def _add(data: RunData, name: str, config: RunConfig, taken: set[MedCapRecord]) -> None:
+def _add(
+    data: RunData, name: str, config: RunConfig, taken: set[MedCapRecord], to_store: bool
+) -> None:
     from lavis.common.registry import registry
 
     builder_cls = registry.get_builder_class(name)
@@ -88,7 +151,7 @@ def _add(data: RunData, name: str, config: RunConfig, taken: set[MedCapRecord]) 
         return
     builder = builder_cls(config.datasets_cfg[name])
     report = ReadReport(name)
-    for records in builder.read_records(report).values():
+    for records in builder.read_records(report, keep_missing=not to_store).values():
         data.records += [record for record in records if record not in taken]
         taken.update(records)
     data.reports.append(report)
@@ -99,6 +162,8 @@ def _add(data: RunData, name: str, config: RunConfig, taken: set[MedCapRecord]) 
                 f"datasets.{name}: vis_processor reads {split} otherwise in another stage; the "
                 "images are looked at as the first stage reads them"
             )
+    if to_store:
+        return
     processor = sections["datasets"][name]["text_processor"]["train"]
     data.rules.setdefault(name, _rules(processor, sections["model"], data.notes))
 

@@ -115,17 +115,6 @@ def test_lavis_json_is_used_as_it_says(roco: Path, tmp_path: Path, capsys: Any) 
         assert all(Path(r.image).is_file() for r in read)
 
 
-def test_a_window_of_the_run_is_told_not_to_apply(
-    config: Path, tmp_path: Path, capsys: Any
-) -> None:
-    command = ["data", "convert", str(config), str(tmp_path / "out"), "--to", "webdataset"]
-    assert main(command) == 0
-    assert "the window of" not in capsys.readouterr().err
-    both = [f"datasets.roco.vis_processor.{s}.window={{index: 1}}" for s in ("train", "eval")]
-    assert main([*command, "--options", *both]) == 0
-    assert "note: the window of datasets.roco.vis_processor is not" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -6,8 +6,6 @@ one that a place looks like is taken, so the most particular ones come first.
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
@@ -18,12 +16,12 @@ from lavis_msmedcap.common.errors import DataError
 from lavis_msmedcap.common.paths import cache_root
 from lavis_msmedcap.data_check.manifest import is_manifest, read_manifest
 from lavis_msmedcap.datasets.readers.coco import read_coco
-from lavis_msmedcap.datasets.readers.columns import choose_columns
-from lavis_msmedcap.datasets.readers.files import SPLIT_WORDS, split_of
+from lavis_msmedcap.datasets.readers.coco_files import coco_files, image_root, is_karpathy
+from lavis_msmedcap.datasets.readers.files import split_in_name, split_word
 from lavis_msmedcap.datasets.readers.medicat import find_jsonl, read_medicat
 from lavis_msmedcap.datasets.readers.report import ReadReport
-from lavis_msmedcap.datasets.readers.roco import KINDS, read_roco
-from lavis_msmedcap.datasets.readers.roco_kaggle import kaggle_csv, read_roco_kaggle
+from lavis_msmedcap.datasets.readers.roco import read_roco, roco_splits
+from lavis_msmedcap.datasets.readers.roco_kaggle import kaggle_splits, read_roco_kaggle
 from lavis_msmedcap.datasets.readers.rocov2 import read_rocov2, rocov2_splits
 from lavis_msmedcap.datasets.readers.selection import merge_repeated
 from lavis_msmedcap.datasets.readers.shard_places import find_shards
@@ -32,7 +30,6 @@ from lavis_msmedcap.datasets.readers.table import has_split_column, read_table
 from lavis_msmedcap.datasets.readers.table_files import TABLE_SUFFIXES, find_tables
 from lavis_msmedcap.datasets.records import SPLITS, MedCapRecord
 
-_JSON_START = 1 << 16  # characters
 _NO_SPLIT = "records without a split of their own, taken as train"
 _SPLIT_OF_NAME = "records whose split the file's name tells"
 
@@ -117,30 +114,13 @@ def _detected(place: Path) -> Format:
 # --- ROCO and ROCOv2 -----------------------------------------------------------------------------
 
 
-def _roco_splits(root: Path) -> dict[str, list[str]]:
-    """Returns the kinds of figures that each split of a tree has captions for."""
-    splits: dict[str, list[str]] = {}
-    for split, names in SPLIT_WORDS.items():
-        for folder in (base / name for base in (root / "data", root) for name in names):
-            kinds = [kind for kind in KINDS if (folder / kind / "captions.txt").is_file()]
-            if kinds:
-                splits.setdefault(split, kinds)
-    return splits
-
-
 def _read_roco(root: Path, source: str, report: ReadReport) -> Iterator[MedCapRecord]:
-    for split, kinds in _roco_splits(root).items():
+    for split, kinds in roco_splits(root).items():
         yield from read_roco(root, split, kinds, source=source, report=report)
 
 
-def _kaggle_splits(root: Path) -> dict[str, list[str]]:
-    """The same for the copy on Kaggle."""
-    splits = {split: [k for k in KINDS if kaggle_csv(root, split, k)] for split in SPLITS}
-    return {split: kinds for split, kinds in splits.items() if kinds}
-
-
 def _read_kaggle(root: Path, source: str, report: ReadReport) -> Iterator[MedCapRecord]:
-    for split, kinds in _kaggle_splits(root).items():
+    for split, kinds in kaggle_splits(root).items():
         yield from read_roco_kaggle(root, split, kinds, source=source, report=report)
 
 
@@ -168,88 +148,13 @@ def _read_medicat(place: Path, source: str, report: ReadReport) -> Iterator[MedC
 # --- COCO ----------------------------------------------------------------------------------------
 
 
-def _coco_files(place: Path) -> list[Path]:
-    if place.is_file():
-        return [place] if place.suffix == ".json" and _begins_as_coco(place) else []
-    folders = (place / "annotations", place)
-    found = [path for folder in folders for path in sorted(folder.glob("*.json"))]
-    named = [p for p in found if "caption" in p.name or "karpathy" in p.name or _is_lavis_list(p)]
-    own = [path for path in named if not _is_own_list(path)]
-    return own or [path for path in found if _is_karpathy(path)]
-
-
-def _begins_as_coco(path: Path) -> bool:
-    start = _json_start(path)
-    if start.startswith("["):
-        return '"caption"' in start and not _is_own_list(path)
-    return start.startswith("{") and ('"caption"' in start or '"images"' in start)
-
-
-def _is_karpathy(path: Path) -> bool:
-    start = _json_start(path)
-    return start.startswith("{") and '"images"' in start and '"sentences"' in start
-
-
-def _is_lavis_list(path: Path) -> bool:
-    """Tells whether a file is one of LAVIS' lists, one per split, such as ``roco_val.json``."""
-    keys = _keys_of_list(path)
-    return {"image", "caption"} <= set(keys) and split_word(path.name) is not None
-
-
-def _is_own_list(path: Path) -> bool:
-    """Tells whether a JSON list says more than LAVIS' lists do: the split or group of an image."""
-    keys = _keys_of_list(path)
-    try:
-        columns = choose_columns(keys, {}, str(path), "")
-    except DataError:
-        return False
-    return columns.split is not None or columns.group_id is not None
-
-
-def _keys_of_list(path: Path) -> list[str]:
-    """Returns the keys of the first object of a JSON list, none if the file is something else."""
-    start = _json_start(path)
-    try:
-        first, _ = (
-            json.JSONDecoder().raw_decode(start[1:].lstrip()) if start[:1] == "[" else ({}, 0)
-        )
-    except (ValueError, RecursionError):
-        return []
-    return list(first) if isinstance(first, dict) else []
-
-
-def _json_start(path: Path) -> str:
-    with path.open(encoding="utf-8-sig", errors="replace") as file:
-        return file.read(_JSON_START).lstrip()
-
-
 def _read_coco(
     place: Path, source: str, report: ReadReport, images: Path | None = None
 ) -> Iterator[MedCapRecord]:
-    for file in _coco_files(place):
-        root = images or _image_root(file, place)
-        splits = SPLITS if _is_karpathy(file) else (split_in_name(file.name),)
+    for file in coco_files(place):
+        root = images or image_root(file, place)
+        splits = SPLITS if is_karpathy(file) else (split_in_name(file.name),)
         yield from read_coco(file, root, splits, source=source, report=report)
-
-
-def _image_root(file: Path, place: Path) -> Path:
-    """Returns the folder that image names are relative to."""
-    if _is_lavis_list(file) and (file.parent / "images").is_dir():
-        return file.parent / "images"
-    if place.is_dir():
-        return place
-    return file.parent.parent if file.parent.name == "annotations" else file.parent
-
-
-def split_word(name: str) -> str | None:
-    """Returns the split that a file name tells, as ``captions_val2014.json`` does, or None."""
-    words = re.split(r"[^a-z]+", name.lower())
-    return next(filter(None, map(split_of, words)), None)
-
-
-def split_in_name(name: str) -> str:
-    """Returns the split that a file name tells, or "train"."""
-    return split_word(name) or "train"
 
 
 # --- tables --------------------------------------------------------------------------------------
@@ -296,19 +201,17 @@ def _read_shards(place: Path, source: str, report: ReadReport) -> Iterator[MedCa
 
 FORMATS = (
     Format("manifest", "a clean manifest of --fix (jsonl)", is_manifest, read_manifest),
-    Format("roco", "a ROCO v1 tree", lambda place: bool(_roco_splits(place)), _read_roco),
+    Format("roco", "a ROCO v1 tree", lambda place: bool(roco_splits(place)), _read_roco),
     Format(
         "roco-kaggle",
         "ROCO v1 as on Kaggle (CSV)",
-        lambda place: bool(_kaggle_splits(place)),
+        lambda place: bool(kaggle_splits(place)),
         _read_kaggle,
     ),
     Format("rocov2", "ROCOv2 (CSV or Parquet)", lambda p: bool(rocov2_splits(p)), _read_rocov2),
     Format("medicat", "a MedICaT release", _is_medicat, _read_medicat),
     Format("webdataset", "tar shards (WebDataset)", _is_shards, _read_shards),
-    Format(
-        "coco", "COCO captions (json)", lambda place: bool(_coco_files(place)), _read_coco, True
-    ),
+    Format("coco", "COCO captions (json)", lambda place: bool(coco_files(place)), _read_coco, True),
     Format("table", "a table (CSV, TSV, JSON lines, Parquet)", _is_table, _read_tables, True),
 )
 BY_NAME: Mapping[str, Format] = {entry.name: entry for entry in FORMATS}

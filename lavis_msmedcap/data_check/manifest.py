@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from lavis_msmedcap.common.errors import DataError
-from lavis_msmedcap.datasets.readers.files import text_lines, usable_captions
 from lavis_msmedcap.datasets.readers.report import ReadReport
-from lavis_msmedcap.datasets.records import DOMAINS, MEDICAL, SPLITS, MedCapRecord
+from lavis_msmedcap.datasets.readers.rows import TableOptions
+from lavis_msmedcap.datasets.readers.table import read_table
+from lavis_msmedcap.datasets.records import MedCapRecord
 
 _START = 1 << 16  # characters
 # a table of somebody's own may have some of them, and columns besides that a manifest has not
@@ -126,7 +127,7 @@ def is_manifest(place: Path) -> bool:
 
 
 def read_manifest(path: Path, source: str, report: ReadReport) -> Iterator[MedCapRecord]:
-    """Yields the records of a manifest.
+    """Yields the records of a manifest: a table that says of each row what data set it is from.
 
     Args:
         path: The file.
@@ -134,43 +135,10 @@ def read_manifest(path: Path, source: str, report: ReadReport) -> Iterator[MedCa
         report: Where to count.
 
     Raises:
-        DataError: If a line is not a record; names the line.
+        DataError: If it cannot be read; names the line.
     """
-    for number, line in text_lines(path):
-        if not line.strip():
-            continue
-        where = f"{path}, line {number}"
-        try:
-            entry = json.loads(line)
-        except ValueError as error:
-            raise DataError(f"{where} is not JSON: {error}; is the file complete?") from error
-        record = _record(entry, path.parent, source, where)
-        if not record.captions:
-            report.dropped["without caption"] += 1
-            continue
-        report.kept[record.split] += 1
-        yield record
-
-
-def _record(entry: Any, folder: Path, source: str, where: str) -> MedCapRecord:
-    if not isinstance(entry, dict) or not isinstance(entry.get("image"), str):
-        raise DataError(f"{where}: expected an object with the key image, a path")
-    captions = entry.get("captions")
-    if not isinstance(captions, list):
-        raise DataError(f"{where}: captions is {captions!r}; expected a list of texts")
-    values = {"split": entry.get("split"), "domain": entry.get("domain", MEDICAL)}
-    for key, known in (("split", SPLITS), ("domain", DOMAINS)):
-        if values[key] not in known:
-            wanted = ", ".join(known)
-            raise DataError(f"{where}: {key} is {values[key]!r}; expected one of {wanted}")
-    group = entry.get("group_id")
-    image = os.path.join(folder.absolute(), entry["image"])  # noqa: PTH118 - may name a part
-    return MedCapRecord(
-        image=image,
-        captions=usable_captions(captions),
-        image_id=str(entry.get("image_id") or entry["image"]),
-        split=str(values["split"]),
-        group_id=None if group is None else str(group),
-        source=str(entry.get("source") or source),
-        domain=str(values["domain"]),
+    columns = {"caption" if key == "captions" else key: key for key in _KEYS}
+    jsonl = TableOptions(format="jsonl")
+    yield from read_table(
+        path, split=None, columns=columns, options=jsonl, source=source, report=report
     )

@@ -7,8 +7,8 @@ from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 from lavis_msmedcap.common.errors import DataError
-from lavis_msmedcap.data_convert.images import ImageSettings, store_image
-from lavis_msmedcap.data_convert.plan import Shard
+from lavis_msmedcap.data_convert.images import store_image
+from lavis_msmedcap.data_convert.plan import Shard, ShardSettings
 from lavis_msmedcap.datasets.readers.shard_index import ShardEntry
 from lavis_msmedcap.datasets.readers.shard_scan import scan_shard
 from lavis_msmedcap.imaging.containers import read_byte_range
@@ -19,13 +19,13 @@ _SHARDS = 2  # of each data set and split
 _SAMPLES = 3
 
 
-def check_shards(shards: Sequence[Shard], out: Path, images: ImageSettings) -> int:
+def check_shards(shards: Sequence[Shard], out: Path, settings: ShardSettings) -> int:
     """Reads samples of every data set and split, through the tar headers and not our index.
 
     Args:
         shards: All shards of a conversion.
         out: Where they are.
-        images: What was done to images.
+        settings: Of the conversion.
 
     Returns:
         Number of samples that were compared.
@@ -39,7 +39,8 @@ def check_shards(shards: Sequence[Shard], out: Path, images: ImageSettings) -> i
         records = {piece.number: piece.record for piece in shard.pieces}
         for entry in _spread(scan_shard(path).entries, _SAMPLES):
             record = records[int(PurePosixPath(entry.member).stem)]
-            expected = store_image(record.image, images).data
+            reading = settings.reading_of(record)
+            expected = store_image(record.image, settings.images, reading).data
             facts = ShardEntry(
                 entry.member,
                 entry.offset,

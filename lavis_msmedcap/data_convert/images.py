@@ -12,13 +12,13 @@ from lavis_msmedcap.imaging.containers import read_byte_range, read_cell
 from lavis_msmedcap.imaging.dicom_head import HEAD_BYTES, is_dicom
 from lavis_msmedcap.imaging.nifti import is_nifti
 from lavis_msmedcap.imaging.places import ImagePlace, parse_place
-from lavis_msmedcap.imaging.read import read_image
+from lavis_msmedcap.imaging.raster import overlooked
+from lavis_msmedcap.imaging.read import DEFAULTS, ReadOptions, read_image
 from lavis_msmedcap.imaging.views import make_sam_view
 
 COPIED = "copied byte for byte"
 # what every reader of a data set can be expected to read, and to read alike
 _SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp"}
-_DEEP_MODES = ("I", "F")  # modes of 16 bits and more begin so
 _JPEG_QUALITY = 95
 
 
@@ -49,20 +49,23 @@ class StoredImage(NamedTuple):
     how: str
 
 
-def store_image(image: str, settings: ImageSettings) -> StoredImage:
+def store_image(
+    image: str, settings: ImageSettings, reading: ReadOptions = DEFAULTS
+) -> StoredImage:
     """Decodes an image, which shows whether it is whole, and says what to store of it.
 
     Args:
         image: Its place.
         settings: Scaling and format.
+        reading: Windows and limits of the training that is to see the same picture.
 
     Returns:
-        The same bytes for the same image, settings and version of Pillow.
+        The same bytes for the same arguments and version of Pillow.
 
     Raises:
         BadImageError: If it cannot be decoded.
     """
-    picture = read_image(image)
+    picture = read_image(image, reading)
     place = parse_place(image)
     reason, suffix = _look(place)
     too_large = settings.max_side is not None and max(picture.size) > settings.max_side
@@ -105,15 +108,13 @@ def _look(place: ImagePlace) -> tuple[str, str]:
             return "DICOM", ""
         file.seek(0)
         with Image.open(file) as header:
-            form, mode = str(header.format), header.mode
+            form, odd = str(header.format), overlooked(header)
             frames = getattr(header, "n_frames", 1)
     if form not in _SUFFIXES:
         return form, ""
     if frames > 1:
         return f"{form} of several frames", ""
-    if mode.startswith(_DEEP_MODES):
-        return f"{form} of 16 bits", ""
-    return "", _SUFFIXES[form]
+    return (f"{form} {odd}", "") if odd else ("", _SUFFIXES[form])
 
 
 def _open(place: ImagePlace) -> BinaryIO:

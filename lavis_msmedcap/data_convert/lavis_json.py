@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,7 +27,7 @@ from lavis_msmedcap.data_convert.plan import by_part, safe_part
 from lavis_msmedcap.data_convert.report import ConvertReport
 from lavis_msmedcap.datasets.records import MedCapRecord
 from lavis_msmedcap.imaging.places import parse_place
-from lavis_msmedcap.imaging.read import read_image
+from lavis_msmedcap.imaging.read import DEFAULTS, ReadOptions, read_image
 
 KEEP, COPY = "keep", "copy"
 IMAGES = "images"
@@ -48,6 +48,7 @@ def write_lavis_json(
     *,
     images: str = KEEP,
     settings: ImageSettings = ImageSettings(),  # noqa: B008 - a tuple of constants
+    reading: Mapping[tuple[str, str], ReadOptions] | None = None,
     skip_bad: bool = False,
     workers: int = 1,
     overwrite: bool = False,
@@ -61,6 +62,8 @@ def write_lavis_json(
         images: "keep" names the images where they are, which takes files that LAVIS can read;
             "copy" puts all of them below ``out/images/``, named by their ids.
         settings: What is done to copied images.
+        reading: Windows and limits that images are read with, by (source, split), where not by
+            default.
         skip_bad: Leave broken images out and tell them in the report, instead of stopping.
         workers: Images that are decoded at a time.
         overwrite: Replace annotation files that are there.
@@ -80,13 +83,14 @@ def write_lavis_json(
     total = sum(map(len, parts.values()))
     with tqdm(total=total, unit=" images", desc="images", disable=not progress or None) as bar:
         for (source, split), members in parts.items():
+            own = (reading or {}).get((source, split), DEFAULTS)
             if images == COPY:
-                results = _copy_images(members, out, settings, skip_bad, workers)
+                results = _copy_images(members, out, settings, own, skip_bad, workers)
             else:
                 root = image_root(
                     r for (name, _), rs in parts.items() if name == source for r in rs
                 )
-                results = _keep_images(members, root, skip_bad, workers)
+                results = _keep_images(members, root, own, skip_bad, workers)
             written = []
             for result in results:
                 written.append(result)
@@ -115,7 +119,7 @@ def _files(out: Path, source: str, split: str) -> list[Path]:
 
 
 def _keep_images(
-    records: Sequence[MedCapRecord], root: Path, skip_bad: bool, workers: int
+    records: Sequence[MedCapRecord], root: Path, reading: ReadOptions, skip_bad: bool, workers: int
 ) -> Iterator[_Written]:
     """Checks that LAVIS can read the images where they are.
 
@@ -128,7 +132,7 @@ def _keep_images(
         inside = parse_place(record.image).kind
         reason = f"inside a {Path(parse_place(record.image).file).suffix} file" if inside else ""
         try:
-            read_image(record.image)
+            read_image(record.image, reading)
         except BadImageError as error:
             return _broken(record, error, skip_bad)
         return _Written(record.image, reason or why_not_plain(record.image))
@@ -153,6 +157,7 @@ def _copy_images(
     records: Sequence[MedCapRecord],
     out: Path,
     settings: ImageSettings,
+    reading: ReadOptions,
     skip_bad: bool,
     workers: int,
 ) -> Iterator[_Written]:
@@ -169,7 +174,7 @@ def _copy_images(
     def copy(record: MedCapRecord) -> _Written:
         name = safe_part(record.image_id, "image id")
         try:
-            stored = store_image(record.image, settings)
+            stored = store_image(record.image, settings, reading)
         except BadImageError as error:
             return _broken(record, error, skip_bad)
         path = folder / f"{name}{stored.suffix}"

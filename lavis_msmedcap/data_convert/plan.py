@@ -11,7 +11,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -20,6 +20,7 @@ from lavis_msmedcap.common.errors import DataError
 from lavis_msmedcap.data_convert.images import ImageSettings
 from lavis_msmedcap.datasets.records import MedCapRecord
 from lavis_msmedcap.imaging.places import ImagePlace, parse_place
+from lavis_msmedcap.imaging.read import DEFAULTS, ReadOptions
 
 _VERSION = 1  # of what is written for a plan; another one makes finished shards out of date
 _OVERHEAD = 2048  # bytes of a sample beside its image: two headers, padding, a short JSON member
@@ -38,12 +39,19 @@ class ShardSettings:
             from; None for no limit.
         seed: Seed of the order.
         images: What is done to images.
+        reading: Windows and limits that images are read with, by (source, split), where not by
+            default.
     """
 
     samples: int = 1000
     size: int | None = None
     seed: int = 0
     images: ImageSettings = field(default_factory=ImageSettings)
+    reading: Mapping[tuple[str, str], ReadOptions] = field(default_factory=dict)
+
+    def reading_of(self, record: MedCapRecord) -> ReadOptions:
+        """Returns how the image of a record is read."""
+        return self.reading.get((record.source, record.split), DEFAULTS)
 
 
 class Piece(NamedTuple):
@@ -201,6 +209,9 @@ def _cut(pieces: Sequence[Piece], settings: ShardSettings) -> Iterator[list[Piec
 
 def _digest(pieces: Sequence[Piece], settings: ShardSettings) -> str:
     digest = hashlib.sha256(json.dumps([_VERSION, *settings.images]).encode())
+    reading = settings.reading_of(pieces[0].record)
+    if reading != DEFAULTS:
+        digest.update(repr(reading).encode())
     for number, record, size, _ in pieces:
         facts = (record.image_id, record.captions, record.group_id, record.source, record.domain)
         digest.update(json.dumps([number, size, record.split, facts]).encode())

@@ -221,7 +221,8 @@ def write_shard(
         for piece in shard.pieces:
             tick()
             try:
-                stored = store_image(piece.record.image, settings.images)
+                reading = settings.reading_of(piece.record)
+                stored = store_image(piece.record.image, settings.images, reading)
             except BadImageError as error:
                 if on_bad == ERROR:
                     raise

@@ -112,8 +112,10 @@ class MedCapTrainDataset(MedCapDataset):
         records: See `MedCapDataset`, as all others.
         vis_processor: As above.
         text_processor: As above.
-        on_bad: What an image that cannot be read does: "error" raises; "skip" puts another image in
-            its place and leaves a note, see `lavis_msmedcap.datasets.skipping`.
+        on_bad: What an image that cannot be read does: "error" raises; "skip" puts another image,
+            with its own caption, in its place and leaves a note, see
+            `lavis_msmedcap.datasets.skipping`. It is none that the batch holds already, if the
+            index is a `BatchIndex`, as those of `PlannedBatchSampler` are.
         max_bad: Share of the images that may be skipped; the runner, which sees all notes, checks
             it.
         options: Keyword arguments of `MedCapDataset`.

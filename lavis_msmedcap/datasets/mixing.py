@@ -28,6 +28,7 @@ from lavis_msmedcap.common.errors import DataError
 from lavis_msmedcap.datasets.blocks import Blocks
 from lavis_msmedcap.datasets.collate import collate
 from lavis_msmedcap.datasets.random_streams import seed_generators
+from lavis_msmedcap.datasets.skipping import BatchIndex
 
 # parts of a seed that keep the random streams of different purposes apart
 _PASS, _WITHIN_DOMAIN, _BETWEEN_DOMAINS = 0, 1, 2
@@ -117,12 +118,23 @@ class BatchPlan:
         Returns:
             Batches of (index of the dataset, index of the sample in it).
         """
+        first = self.rank * self.batch_size
+        return [batch[first : first + self.batch_size] for batch in self.global_epoch(number)]
+
+    def global_epoch(self, number: int) -> list[list[tuple[int, int]]]:
+        """Returns the batches of an epoch as all ranks together see them.
+
+        Args:
+            number: Epoch, from 0.
+
+        Returns:
+            Batches of (index of the dataset, index of the sample in it), rank after rank.
+        """
         rng = np.random.default_rng([self.seed, _BETWEEN_DOMAINS, number])
         order = np.repeat(np.arange(len(self.domains)), self._batches)
         rng.shuffle(order)
         queues = [iter(self._domain_batches(i, number)) for i in range(len(self.domains))]
-        first = self.rank * self.batch_size
-        return [next(queues[i])[first : first + self.batch_size] for i in order]
+        return [next(queues[i]) for i in order]
 
     def _domain_batches(self, domain: int, epoch: int) -> list[list[tuple[int, int]]]:
         """Returns the global batches of one domain: streams in order, interleaved at random."""
@@ -253,9 +265,11 @@ class JoinedDataset(Dataset[dict[str, Any]]):
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Returns the sample at a flat index."""
         if self.seed is not None:
-            seed_generators(self.seed, "sample", int(self._epoch.item()), index)
+            seed_generators(self.seed, "sample", int(self._epoch.item()), int(index))
         dataset = int(np.searchsorted(self._starts, index, side="right")) - 1
-        sample: dict[str, Any] = self.datasets[dataset][index - self._starts[dataset]]
+        start = self._starts[dataset]
+        place = index.shifted(-start) if isinstance(index, BatchIndex) else index - start
+        sample: dict[str, Any] = self.datasets[dataset][place]
         return sample
 
     def flat_index(self, dataset: int, sample: int) -> int:
@@ -330,9 +344,17 @@ class PlannedBatchSampler(Sampler[list[int]]):
         return max(0, self.stop_step - self.start_step)
 
     def __iter__(self) -> Iterator[list[int]]:
-        """Yields lists of flat indices."""
-        for batch in self.plan.epoch(self.epoch)[self.start_step : self.stop_step]:
-            yield [self.dataset.flat_index(dataset, sample) for dataset, sample in batch]
+        """Yields lists of flat indices, each of which knows the others of its batch."""
+        first, size = self.plan.rank * self.plan.batch_size, self.plan.batch_size
+        for batch in self.plan.global_epoch(self.epoch)[self.start_step : self.stop_step]:
+            mates: dict[int, list[int]] = {}
+            for dataset, sample in batch:
+                mates.setdefault(dataset, []).append(self.dataset.flat_index(dataset, sample))
+            arrays = {dataset: np.asarray(indices) for dataset, indices in mates.items()}
+            yield [
+                BatchIndex(self.dataset.flat_index(dataset, sample), arrays[dataset])
+                for dataset, sample in batch[first : first + size]
+            ]
 
 
 def _apportion(total: int, weights: Sequence[float]) -> list[int]:

@@ -87,6 +87,20 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
+def overlooked(image: Image.Image) -> str:
+    """Says what a program that knows 8-bit RGB only would show otherwise; "" for plain pictures.
+
+    Args:
+        image: A Pillow image; its pixels are decoded only if some may be transparent.
+    """
+    if image.mode.startswith(("I", "F")):
+        return "of 16 bits"
+    may_be_transparent = image.mode in _TRANSPARENT_MODES or "transparency" in image.info
+    if may_be_transparent and image.convert("RGBA").getchannel("A").getextrema() != (255, 255):
+        return "with transparency"
+    return "turned by EXIF" if _orientation(image) in _UPRIGHT else ""
+
+
 @functools.cache
 def _formats() -> tuple[str, ...]:
     """Returns those of `FORMATS` that this Pillow was built with."""
@@ -113,14 +127,19 @@ def _as_positive(image: Image.Image) -> Image.Image:
 
 def _upright(image: Image.Image) -> Image.Image:
     """Turns a picture the way up that its EXIF data ask for; it needs no open file any more."""
-    try:
-        orientation = image.getexif().get(_ORIENTATION_TAG)
-    except (OSError, SyntaxError, ValueError, TypeError, LookupError, struct.error):
-        orientation = None  # damaged EXIF data say nothing about the pixels
+    orientation = _orientation(image)
     if orientation in _UPRIGHT:
         return image.transpose(_UPRIGHT[orientation])
     # the pixels of a file of one frame are all there; others are decoded on demand
     return image.copy() if getattr(image, "is_animated", False) else image
+
+
+def _orientation(image: Image.Image) -> int:
+    """Returns EXIF's number of how a picture lies, 0 if it does not say."""
+    try:
+        return int(image.getexif().get(_ORIENTATION_TAG, 0))
+    except (OSError, SyntaxError, ValueError, TypeError, LookupError, struct.error):
+        return 0  # damaged EXIF data say nothing about the pixels
 
 
 def _check_picture(image: object) -> None:

@@ -8,7 +8,8 @@ import pytest
 from data_check_trees import dirty_tree, jpeg_bytes, picture, put
 
 from lavis_msmedcap.common.errors import DataError
-from lavis_msmedcap.data_check.formats import read_place, split_in_name
+from lavis_msmedcap.data_check.formats import read_place
+from lavis_msmedcap.datasets.readers.files import split_in_name
 from lavis_msmedcap.datasets.readers.report import ReadReport
 
 

@@ -69,34 +69,37 @@ def test_nothing_is_overwritten(tmp_path):
     assert (tmp_path / "clean.jsonl").read_text() == "precious"
 
 
+GOOD = {
+    **{"image": "images/a.png", "captions": [" One. "], "image_id": "a", "split": "train"},
+    **{"group_id": None, "source": "roco", "domain": "medical"},
+}
+
+
 @pytest.mark.parametrize(
     ("line", "told"),
-    [
-        ("{", "line 2 is not JSON"),
-        ("[]", "line 2: expected an object with the key image"),
-        (json.dumps({"image": "a", "captions": "text", "split": "train"}), "a list of texts"),
-        (json.dumps({"image": "a", "captions": ["x"], "split": "dev"}), "split is 'dev'"),
-        (
-            json.dumps({"image": "a", "captions": ["x"], "split": "val", "domain": "x"}),
-            "domain is 'x'",
-        ),
-    ],
+    [("{", "line 2 is not JSON"), ("[]", "holds no JSON object"), ('{"domain": "x"}', "is 'x'")],
 )
 def test_a_bad_line_is_named(tmp_path, line, told):
-    good = json.dumps({"image": "a.png", "captions": ["x"], "split": "train"})
-    path = put(tmp_path / "m.jsonl", f"{good}\n{line}\n")
+    if "domain" in line:
+        line = json.dumps({**GOOD, **json.loads(line)})
+    path = put(tmp_path / "m.jsonl", f"{json.dumps(GOOD)}\n{line}\n")
     with pytest.raises(DataError, match=r"m\.jsonl, line 2") as caught:
         list(read_manifest(path, "x", ReadReport("x")))
     assert told in str(caught.value)
 
 
-def test_names_are_relative_to_the_manifest_and_blank_captions_are_counted(tmp_path):
+def test_names_are_relative_to_the_manifest_and_what_is_left_out_is_counted(tmp_path):
     lines = [
-        {"image": "images/a.png", "captions": [" One. "], "split": "train"},
-        {"image": "images/b.png", "captions": [" ", None], "split": "train"},
+        GOOD,
+        {**GOOD, "image": "b.png", "captions": [" ", None]},
+        {**GOOD, "image": "c.png", "split": "dev2"},
+        {**GOOD, "image": "d.png", "image_id": "d", "source": "", "group_id": "p1"},
     ]
     path = put(tmp_path / "m.jsonl", "".join(json.dumps(line) + "\r\n" for line in lines))
+    assert is_manifest(path)
     report = ReadReport("x")
-    (found,) = read_manifest(path, "x", report)
-    assert (found.image, found.captions) == (str(tmp_path / "images/a.png"), ("One.",))
-    assert report.dropped == {"without caption": 1}
+    first, last = read_manifest(path, "x", report)
+    assert (first.image, first.captions) == (str(tmp_path / "images/a.png"), ("One.",))
+    assert (first.source, first.group_id) == ("roco", None)
+    assert (last.source, last.group_id) == ("x", "p1")
+    assert report.dropped == {"without caption": 1, "of split 'dev2'": 1}

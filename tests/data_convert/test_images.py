@@ -152,3 +152,24 @@ def test_half_a_file_is_not_copied(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:2000])
     with pytest.raises(BadImageError, match=str(path)):
         store_image(str(path), AS_THEY_ARE)
+
+
+def test_what_other_programs_overlook_is_stored_as_it_is_seen(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (20, 30, 4), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(noise[..., :3]).save(tmp_path / "turned.jpg", exif=exif)
+    Image.fromarray(noise).save(tmp_path / "clear.png")
+    Image.fromarray(noise[..., :3]).quantize(8).save(tmp_path / "palette.png", transparency=0)
+    reasons = {
+        "turned.jpg": "JPEG turned by EXIF",
+        "clear.png": "PNG with transparency",
+        "palette.png": "PNG with transparency",
+    }
+    for name, reason in reasons.items():
+        path = str(tmp_path / name)
+        assert why_not_plain(path) == reason
+        stored = store_image(path, AS_THEY_ARE)
+        assert stored.how == f"stored as PNG: {reason}"
+        naive = Image.open(io.BytesIO(stored.data)).convert("RGB")
+        assert naive.tobytes() == read_image(path).tobytes()

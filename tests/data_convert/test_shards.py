@@ -195,7 +195,7 @@ def test_broken_images_are_counted_if_asked_for(broken, records, tmp_path) -> No
     again, _ = write_shards(records, out, FIVE, on_bad=SKIP)
     assert again.kept == 3
     assert again.parts == report.parts
-    assert check_shards(shards, out, FIVE.images) > 0
+    assert check_shards(shards, out, FIVE) > 0
 
 
 def test_the_report_counts_by_reason(records, strange, tmp_path) -> None:
@@ -257,15 +257,13 @@ def test_a_full_disk_is_told_before_anything_is_written(records, tmp_path, monke
 def test_the_check_at_the_end_finds_a_damaged_member(records, tmp_path) -> None:
     out = tmp_path / "out"
     _, shards = write_shards(records, out, FIVE)
-    assert (
-        check_shards(shards, out, FIVE.images) == 5
-    )  # the first shard and the last, which holds two
+    assert check_shards(shards, out, FIVE) == 5  # the first shard and the last, which holds two
     path = out / "roco-train-000000.tar"
     data = bytearray(path.read_bytes())
     data[600] ^= 1
     path.write_bytes(data)
     with pytest.raises(DataError, match=r"roco-train-000000\.tar, 000000000\."):
-        check_shards(shards, out, FIVE.images)
+        check_shards(shards, out, FIVE)
 
 
 def test_shards_of_shards(records, tmp_path) -> None:

@@ -29,6 +29,7 @@ from lavis_msmedcap.datasets.readers.selection import (
     drop_missing_images,
     drop_short_captions,
     merge_repeated,
+    missing_key,
     take_at_most,
     without_image,
 )
@@ -113,11 +114,12 @@ class MedCapBuilder(BaseDatasetBuilder):
         self._summarize(report, datasets)
         return datasets
 
-    def read_records(self, report: ReadReport) -> Records:
-        """Reads and chooses records as `build` does, but keeps those whose image is missing.
+    def read_records(self, report: ReadReport, *, keep_missing: bool = True) -> Records:
+        """Reads and chooses records as `build` does.
 
         Args:
             report: Where to count; what is missing counts as dropped.
+            keep_missing: Keep those whose image is missing, however many they are.
 
         Returns:
             Records by split, those without image file last.
@@ -126,11 +128,13 @@ class MedCapBuilder(BaseDatasetBuilder):
             ConfigError: As `build`.
             DataError: As `build`.
         """
-        settings = {**self._checked_settings(), "max_missing": 1.0, "max_missing_eval": 1.0}
+        settings = self._checked_settings()
+        if keep_missing:
+            settings.update(max_missing=1.0, max_missing_eval=1.0)
         records = {}
         for split, found in self._read(settings, report).items():
             there = self._select(split, found, settings, report)
-            records[split] = [*there, *without_image(found)]
+            records[split] = [*there, *without_image(found)] if keep_missing else there
         return records
 
     def _checked_settings(self) -> dict[str, Any]:
@@ -159,7 +163,7 @@ class MedCapBuilder(BaseDatasetBuilder):
         self, split: str, records: list[MedCapRecord], settings: Settings, report: ReadReport
     ) -> list[MedCapRecord]:
         """Joins repeated images, drops what cannot be used, then draws at most ``max_samples``."""
-        name, default = ("max_missing", 0.05) if split == "train" else ("max_missing_eval", 0.0)
+        name, default = missing_key(split)
         allowed = float(settings.get(name, default))
         limit = (settings.get("max_samples") or {}).get(split)
         key = f"datasets.{self.NAME}.{name}"

@@ -153,7 +153,7 @@ class ForeignDataset(Dataset[dict[str, Any]]):
         annotation = self._annotations[index] if self._annotations is not None else {}
         path = self._path(annotation)
         with self._naming(path or f"{index} of datasets.{self.name}"):
-            sample = self.inner[index]
+            sample = self.inner[int(index)]
         captions = _captions(annotation) if annotation else ()
         common = {
             "image": self._image(sample),

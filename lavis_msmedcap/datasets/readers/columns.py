@@ -31,6 +31,7 @@ USUAL: dict[str, tuple[str, ...]] = {
         *("study_id", "article", "article_id", "pmcid", "pmc_id", "pmc", "pdf_hash"),
     ),
     "domain": ("domain",),
+    "source": (),  # never guessed: whoever reads a table says what data set it is
 }
 NEEDED = ("image", "caption")
 
@@ -46,6 +47,7 @@ class Columns:
         split: train, val or test; None if the table does not tell.
         group_id: Patient or article; None if the table does not tell.
         domain: general or medical; None if the table does not tell.
+        source: Data set that a row comes from; None if all are of one.
     """
 
     image: str
@@ -54,11 +56,12 @@ class Columns:
     split: str | None = None
     group_id: str | None = None
     domain: str | None = None
+    source: str | None = None
 
     @property
     def all(self) -> tuple[str, ...]:
         """Every column that is read, each once."""
-        others = (self.image_id, self.split, self.group_id, self.domain)
+        others = (self.image_id, self.split, self.group_id, self.domain, self.source)
         names = (self.image, *self.captions, *others)
         return tuple(dict.fromkeys(name for name in names if name is not None))
 
@@ -110,6 +113,7 @@ def choose_columns(found: Sequence[str], given: ColumnMap, table: str, key: str)
         split=one["split"],
         group_id=one["group_id"],
         domain=one["domain"],
+        source=one["source"],
     )
 
 

@@ -147,6 +147,17 @@ def usable_captions(captions: Iterable[Any]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(text for text in stripped if text))
 
 
+def split_word(name: str) -> str | None:
+    """Returns the split that a file name tells, as ``captions_val2014.json`` does, or None."""
+    words = re.split(r"[^a-z]+", name.lower())
+    return next(filter(None, map(split_of, words)), None)
+
+
+def split_in_name(name: str) -> str:
+    """Returns the split that a file name tells, or "train"."""
+    return split_word(name) or "train"
+
+
 def split_of(word: str) -> str | None:
     """Returns the split that a word means, None if it means none."""
     plain = word.strip().lower()

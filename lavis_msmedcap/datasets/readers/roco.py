@@ -27,7 +27,7 @@ from lavis_msmedcap.datasets.readers.files import (
     usable_captions,
 )
 from lavis_msmedcap.datasets.readers.report import ReadReport
-from lavis_msmedcap.datasets.records import MEDICAL, MedCapRecord
+from lavis_msmedcap.datasets.records import MEDICAL, SPLITS, MedCapRecord
 
 KINDS = ("radiology", "non-radiology")
 _SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -98,7 +98,7 @@ def split_folder(root: Path, split: str, key: str) -> Path:
     Raises:
         DataError: If there is none.
     """
-    candidates = [base / name for base in (root / "data", root) for name in SPLIT_WORDS[split]]
+    candidates = _candidates(root, split)
     for candidate in candidates:
         if candidate.is_dir():
             return candidate
@@ -106,6 +106,21 @@ def split_folder(root: Path, split: str, key: str) -> Path:
         f"the {split} split of ROCO not found: expected {candidates[0]} (ROCO v1 tree of the "
         f"roco-dataset repository); set {key} to the folder that holds data/"
     )
+
+
+def roco_splits(root: Path) -> dict[str, list[str]]:
+    """Returns the kinds of figures that each split of a tree has captions for."""
+    splits: dict[str, list[str]] = {}
+    for split in SPLITS:
+        for folder in _candidates(root, split):
+            kinds = [kind for kind in KINDS if (folder / kind / "captions.txt").is_file()]
+            if kinds:
+                splits.setdefault(split, kinds)
+    return splits
+
+
+def _candidates(root: Path, split: str) -> list[Path]:
+    return [base / name for base in (root / "data", root) for name in SPLIT_WORDS[split]]
 
 
 def _captions(folder: Path, report: ReadReport) -> dict[str, list[str]]:

@@ -17,8 +17,9 @@ from pathlib import Path
 from lavis_msmedcap.common.errors import DataError
 from lavis_msmedcap.datasets.readers.files import SPLIT_WORDS
 from lavis_msmedcap.datasets.readers.report import ReadReport
+from lavis_msmedcap.datasets.readers.roco import KINDS
 from lavis_msmedcap.datasets.readers.table import read_table
-from lavis_msmedcap.datasets.records import MEDICAL, MedCapRecord
+from lavis_msmedcap.datasets.records import MEDICAL, SPLITS, MedCapRecord
 
 # the id is the record's, as in the tree
 _COLUMNS = {
@@ -48,6 +49,12 @@ def kaggle_csv(root: Path, split: str, kind: str) -> Path | None:
                     if found:
                         return found[0]
     return None
+
+
+def kaggle_splits(root: Path) -> dict[str, list[str]]:
+    """Returns the kinds of figures that each split of a copy has a CSV for."""
+    splits = {split: [k for k in KINDS if kaggle_csv(root, split, k)] for split in SPLITS}
+    return {split: kinds for split, kinds in splits.items() if kinds}
 
 
 def kaggle_images(table: Path, kind: str) -> Path:

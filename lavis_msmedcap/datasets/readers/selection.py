@@ -205,6 +205,11 @@ def drop_missing_images(
     return there
 
 
+def missing_key(split: str) -> tuple[str, float]:
+    """Returns the key that says which share of a split's images may be missing, and its default."""
+    return ("max_missing", 0.05) if split == "train" else ("max_missing_eval", 0.0)
+
+
 def without_image(records: Sequence[MedCapRecord]) -> list[MedCapRecord]:
     """Returns the records whose image file is not there, the first one of each image."""
     index = FolderIndex()

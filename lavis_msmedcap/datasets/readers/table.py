@@ -47,7 +47,7 @@ def read_table(
         split: Split that the records get; None reads the split column.
         columns: Columns by what they hold; those not given are guessed from usual names.
         options: What is known about the file; the rest is found out.
-        source: Registered dataset name.
+        source: Registered dataset name, of rows that do not tell it in a column that is given.
         domain: Domain of the records of rows that do not tell it in a column.
         report: Where to count.
 
@@ -144,7 +144,7 @@ class _RowReader:
             image_id=image_id or written,
             split=split,
             group_id=group or None,
-            source=self._source,
+            source=(as_text(cells.get(columns.source)) if columns.source else "") or self._source,
             domain=self._domain_of(number, cells),
         )
 
