@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from lavis_msmedcap import train
 from lavis_msmedcap.common.errors import ConfigError, WeightsError
 from lavis_msmedcap.common.startup import prepare_process
 
@@ -64,14 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="run configuration of the training, for a SOURCE that does not carry its settings; "
         "what SOURCE tells of them must agree",
     )
-    parser.add_argument(
-        "--options",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="KEY=VALUE",
-        help="settings over those of --cfg-path, for example scale=paper",
-    )
+    train.add_options_argument(parser)
     parser.add_argument(
         "--arch", choices=ARCHS, help="to ours without --cfg-path: the model, its settings left out"
     )

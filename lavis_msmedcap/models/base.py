@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from lavis_msmedcap.common.distributed import gather_objects, get_local_rank, is_distributed
 from lavis_msmedcap.common.errors import ConfigError, WeightsError
+from lavis_msmedcap.common.paths import package_path
 from lavis_msmedcap.models.branch import QFormerBranch
 from lavis_msmedcap.models.build import unmet_requirements
 from lavis_msmedcap.models.checkpoint_check import checkpoint_key, checkpoint_problems
@@ -35,6 +36,7 @@ from lavis_msmedcap.models.views import SizedView, views_of_blip2_image, views_o
 from lavis_msmedcap.models.weight_files import Need, fetch, is_url, problems
 from lavis_msmedcap.models.weights import trainable_parameters
 
+MODEL_TYPES = ("demo", "paper", "authors")
 FUSED = "fused"  # in the place of a branch name: all branches together
 
 logger = logging.getLogger(__name__)
@@ -45,6 +47,14 @@ def plain(config: Any) -> dict[str, Any]:
     if OmegaConf.is_config(config):
         return cast("dict[str, Any]", OmegaConf.to_container(config, resolve=True))
     return dict(config)
+
+
+def packaged_types(name: str) -> dict[str, str]:
+    """Returns the packaged configuration of each model type of a registered model."""
+    return {
+        model_type: str(package_path(f"configs/models/{name}_{model_type}.yaml"))
+        for model_type in MODEL_TYPES
+    }
 
 
 class DualBranchModel(CheckpointedModel):

@@ -18,8 +18,7 @@ from transformers import BatchEncoding, BertTokenizer
 
 from lavis_msmedcap.common.distributed import meet
 from lavis_msmedcap.common.errors import ArgumentError, told_as
-from lavis_msmedcap.common.paths import package_path
-from lavis_msmedcap.models.base import FUSED, DualBranchModel, plain
+from lavis_msmedcap.models.base import FUSED, DualBranchModel, packaged_types, plain
 from lavis_msmedcap.models.branch import QFormerBranch
 from lavis_msmedcap.models.build import (
     active_branches,
@@ -73,10 +72,7 @@ class Blip2DualQformer(DualBranchModel):
         settings: The ``model:`` section, kept for checkpoints.
     """
 
-    PRETRAINED_MODEL_CONFIG_DICT: ClassVar[dict[str, str]] = {
-        model_type: str(package_path(f"configs/models/blip2_dual_qformer_{model_type}.yaml"))
-        for model_type in ("demo", "paper", "authors")
-    }
+    PRETRAINED_MODEL_CONFIG_DICT: ClassVar[dict[str, str]] = packaged_types("blip2_dual_qformer")
 
     NAME = "blip2_dual_qformer"
     STAGE = 1

@@ -16,7 +16,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from lavis_msmedcap.models.branch import QFormerSize
-from lavis_msmedcap.models.build import ENCODER_SETTINGS
+from lavis_msmedcap.models.build import ENCODER_SETTINGS, QFORMER_SIZES
 from lavis_msmedcap.models.checkpoint_names import AUTHORS, branches_of
 from lavis_msmedcap.models.checkpoints import of_authors_code
 from lavis_msmedcap.models.encoders.build import CLIP_ENCODERS
@@ -28,13 +28,8 @@ from lavis_msmedcap.models.weight_catalog import CATALOG
 Facts = dict[str, Any]
 Shapes = Mapping[str, tuple[int, ...]]
 
-QFORMER_FACTS = (
-    "hidden_size",
-    "num_layers",
-    "num_heads",
-    "intermediate_size",
-    "cross_attention_freq",
-)
+# what training may change, and how fresh weights are drawn, is no fact
+QFORMER_FACTS = [key for key in QFORMER_SIZES if key not in ("dropout", "initializer_range")]
 SECTIONS = ("branches", "qformer", "llm", "pretrained")  # what is a mapping in a ``model:`` section
 CROSS_KEY = "crossattention.self.key.weight"
 LORA_FACTS = ("rank", "alpha", "target_modules")

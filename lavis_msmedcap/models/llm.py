@@ -25,7 +25,7 @@ from lavis_msmedcap.models.llm_files import (
     read_config,
     read_llm_weights,
 )
-from lavis_msmedcap.models.llm_text import Tokenizer, check_tokenizer
+from lavis_msmedcap.models.llm_text import Tokenizer, check_tokenizer, check_vocabulary
 from lavis_msmedcap.models.opt import build_opt, load_opt, opt_config, published_opt
 from lavis_msmedcap.models.weights import (
     PRECISIONS,
@@ -72,11 +72,7 @@ def load_llm(weights: Path, tokenizer: Path, precision: str = "fp32") -> tuple[A
     _load_weights(model, weights)
     refuse_overflow(model, f"LLM: {weights}", precision, "model.llm.precision")
     loaded_tokenizer = load_tokenizer(tokenizer)
-    if len(loaded_tokenizer) > config.vocab_size:
-        raise WeightsError(
-            f"LLM tokenizer in {tokenizer} has {len(loaded_tokenizer)} tokens, the model only "
-            f"{config.vocab_size}; use the tokenizer that came with the model"
-        )
+    check_vocabulary(loaded_tokenizer, config.vocab_size, tokenizer)
     check_captioning(freeze(model), str(weights))
     return model, loaded_tokenizer
 

@@ -79,6 +79,24 @@ def check_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
         )
 
 
+def check_vocabulary(tokenizer: Tokenizer, size: int, folder: Path) -> None:
+    """Checks that a model has an embedding for every token.
+
+    Args:
+        tokenizer: The tokenizer.
+        size: Number of the model's embeddings.
+        folder: Where the tokenizer is, for the message.
+
+    Raises:
+        WeightsError: If it has not.
+    """
+    if len(tokenizer) > size:
+        raise WeightsError(
+            f"LLM tokenizer in {folder} has {len(tokenizer)} tokens, the model only {size}; use "
+            "the tokenizer that came with the model"
+        )
+
+
 def caption_inputs(
     tokenizer: Tokenizer,
     prompts: Sequence[str],

@@ -15,9 +15,8 @@ from lavis.common.registry import registry
 from torch import Tensor, nn
 
 from lavis_msmedcap.common.errors import WeightsError, told_as
-from lavis_msmedcap.common.paths import package_path
 from lavis_msmedcap.models.answers import format_questions, rank_answers
-from lavis_msmedcap.models.base import DualBranchModel, plain
+from lavis_msmedcap.models.base import DualBranchModel, packaged_types, plain
 from lavis_msmedcap.models.branch import QFormerBranch
 from lavis_msmedcap.models.build import (
     build_branches,
@@ -88,10 +87,7 @@ class MSMedCap(DualBranchModel):
 
     # the authors' files for captioning carry the text half along
     FOREIGN_EXTRAS: ClassVar[Mapping[str, str]] = STAGE1_ONLY
-    PRETRAINED_MODEL_CONFIG_DICT: ClassVar[dict[str, str]] = {
-        model_type: str(package_path(f"configs/models/msmedcap_{model_type}.yaml"))
-        for model_type in ("demo", "paper", "authors")
-    }
+    PRETRAINED_MODEL_CONFIG_DICT: ClassVar[dict[str, str]] = packaged_types("msmedcap")
 
     NAME = "msmedcap"
     STAGE = 2

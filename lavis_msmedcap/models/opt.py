@@ -17,7 +17,7 @@ from transformers import GPT2Tokenizer
 from lavis_msmedcap.common.errors import WeightsError
 from lavis_msmedcap.models.encoders.freeze import freeze
 from lavis_msmedcap.models.llm_files import read_config, read_llm_weights
-from lavis_msmedcap.models.llm_text import check_tokenizer
+from lavis_msmedcap.models.llm_text import check_tokenizer, check_vocabulary
 from lavis_msmedcap.models.weights import (
     PRECISIONS,
     ExpectedKeys,
@@ -185,8 +185,4 @@ def _check_pairing(config: OPTConfig, tokenizer: GPT2Tokenizer, folder: Path) ->
                 f"OPT tokenizer in {folder}: {name} is {ours}, the model's config.json says "
                 f"{theirs}; use the tokenizer that came with the model"
             )
-    if len(tokenizer) > config.vocab_size:
-        raise WeightsError(
-            f"OPT tokenizer in {folder} has {len(tokenizer)} tokens, the model only "
-            f"{config.vocab_size}; use the tokenizer that came with the model"
-        )
+    check_vocabulary(tokenizer, config.vocab_size, folder)
