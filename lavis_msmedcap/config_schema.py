@@ -16,7 +16,7 @@ from lavis_msmedcap.models.encoders.sam_sizes import SAM_SIZES
 from lavis_msmedcap.models.quantization import QUANTIZATIONS
 from lavis_msmedcap.models.weights import PRECISIONS
 from lavis_msmedcap.runners.schedule import SCHEDULES
-from lavis_msmedcap.runners.settings import AMP_MODES
+from lavis_msmedcap.runners.settings import AMP_MODES, TRACKER_NAMES
 
 COUNT = Key(int, minimum=1)
 # NumPy takes 32 bits, and every process adds its rank
@@ -190,6 +190,7 @@ RUN_KEYS: dict[str, Node] = {
     "keep_last": COUNT,
     "best_metric": Nullable(Key(str)),
     "early_stopping": Nullable(COUNT),
+    "trackers": Nullable(Key(list, items=Key(str, choices=TRACKER_NAMES))),
     "max_len": COUNT,
     "min_len": Key(int, minimum=0),
     "num_beams": COUNT,
