@@ -81,7 +81,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def ranks(folder: Path) -> list[dict[str, Any]]:
-    return start("loop", folder, timeout=120)
+    return start("loop", folder, timeout=300)
 
 
 @pytest.mark.parametrize(
