@@ -128,6 +128,8 @@ setup(
         "lora": ["peft>=0.9,<0.14"],
         "quant": ["bitsandbytes>=0.45"],  # model.llm.quantization
         "nifti": ["nibabel>=4"],
+        "wandb": ["wandb>=0.20"],  # run.trackers
+        "mlflow": ["mlflow-skinny>=2.9"],  # run.trackers; the whole mlflow does too
         "parquet": ["pyarrow>=10,<24"],  # later ones need numpy 2
         "dev": [
             "ruff>=0.17,<0.18",  # its formatting changes between minor versions

@@ -16,7 +16,7 @@ from lavis_msmedcap.models.encoders.sam_sizes import SAM_SIZES
 from lavis_msmedcap.models.quantization import QUANTIZATIONS
 from lavis_msmedcap.models.weights import PRECISIONS
 from lavis_msmedcap.runners.schedule import SCHEDULES
-from lavis_msmedcap.runners.settings import AMP_MODES
+from lavis_msmedcap.runners.settings import AMP_MODES, TRACKER_NAMES
 
 COUNT = Key(int, minimum=1)
 # NumPy takes 32 bits, and every process adds its rank
@@ -192,6 +192,7 @@ RUN_KEYS: dict[str, Node] = {
     "early_stopping": Nullable(COUNT),
     "deterministic": Key(bool),
     "ema_decay": Nullable(Key(float, above=0, below=1)),
+    "trackers": Nullable(Key(list, items=Key(str, choices=TRACKER_NAMES))),
     "max_len": COUNT,
     "min_len": Key(int, minimum=0),
     "num_beams": COUNT,

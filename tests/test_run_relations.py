@@ -14,6 +14,7 @@ import pytest
 from lavis_msmedcap.run_config import resolve_run_config
 from lavis_msmedcap.run_relations.model import model_problems
 from lavis_msmedcap.runners.run_directory import obstacle
+from lavis_msmedcap.runners.trackers import TRACKERS
 
 PRETRAIN = "projects/msmedcap/pretrain_mixed.yaml"
 CAPTION = "projects/msmedcap/caption.yaml"
@@ -114,6 +115,12 @@ def test_published_llm_is_known_without_its_files() -> None:
         "run.max_len=5000",
     )
     assert any("of the 2048 positions of the LLM" in problem for problem in told)
+
+
+def test_tracker_without_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(TRACKERS, "mlflow", ("unused", ("no_such_module", "mlflow-skinny")))
+    (problem,) = problems(PRETRAIN, "run.trackers=[mlflow]")
+    assert problem.endswith("is not installed: pip install mlflow-skinny")
 
 
 # --- processes and folders ---------------------------------------------------------------------

@@ -107,10 +107,10 @@ def _parts(
                 contrast_similarity(feats[part].to(device), text)
                 for feats, text in zip(image_feats, texts)
             )
-        own = torch.zeros(similarity.shape[0], count, dtype=torch.bool, device=device)
+        own = torch.zeros(similarity.shape[0], count, dtype=torch.bool)
         for row, places in enumerate(captions[part]):
             own[row, list(places)] = True
-        yield similarity, own
+        yield similarity, own.to(device)
 
 
 def _hits(rivals: Tensor) -> Tensor:

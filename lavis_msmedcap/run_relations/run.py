@@ -36,6 +36,7 @@ from lavis_msmedcap.runners.settings import (
     idle_selection,
     length_problems,
 )
+from lavis_msmedcap.runners.trackers import missing_trackers
 from lavis_msmedcap.tasks.medical_captioning import Decoding
 from lavis_msmedcap.tasks.metric_names import caption_metrics, pretraining_metrics
 
@@ -69,6 +70,7 @@ def run_problems(
         if "runner" in own:
             yield from _selection_problems(config, own, incomplete)
             yield from _length_problems(run)
+            yield from missing_trackers(names(run.get("trackers")))
     yield from _order_problems(run)
     yield from _resume_problems(run, own)
     yield from _device_problems(run)

@@ -26,12 +26,19 @@ class EventFiles:
 
     def write(self, group: str, step: int, numbers: Mapping[str, object]) -> None:
         """Writes the finite numbers of a row."""
-        for name, value in numbers.items():
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if number and math.isfinite(float(value)):  # type: ignore[arg-type]
-                self._writer.add_scalar(f"{group}/{name}", value, step)
+        for name, value in finite_numbers(numbers).items():
+            self._writer.add_scalar(f"{group}/{name}", value, step)
         self._writer.flush()
 
-    def close(self) -> None:
+    def close(self, complete: bool = True) -> None:  # noqa: ARG002 - the files do not tell
         """Closes the files."""
         self._writer.close()
+
+
+def finite_numbers(row: Mapping[str, object]) -> dict[str, float]:
+    """Returns what of a row is a finite number."""
+    return {
+        name: value
+        for name, value in row.items()
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    }

@@ -10,12 +10,12 @@ from collections.abc import Callable, Mapping
 
 import torch
 
-from lavis_msmedcap.runners.event_files import EventFiles
 from lavis_msmedcap.runners.loss_meter import TOTAL, Sums
 from lavis_msmedcap.runners.progress import Bar, Pace, pace_note
 from lavis_msmedcap.runners.run_directory import RunDirectory
 from lavis_msmedcap.runners.run_log import RunLog
 from lavis_msmedcap.runners.tables import CsvTable
+from lavis_msmedcap.runners.trackers import Tracker
 from lavis_msmedcap.runners.training_loop import StepReport
 from lavis_msmedcap.runners.training_state import Progress
 
@@ -51,6 +51,7 @@ class TrainingReporter:
         log: The run's log.
         total_steps: Optimizer steps of the whole training.
         max_epoch: Number of epochs.
+        trackers: Get the rows too.
         visible: True on the main process.
         start: Where the training goes on.
         gauges: Returns numbers of the model by name, for example the temperature of each branch.
@@ -62,6 +63,7 @@ class TrainingReporter:
         log: RunLog,
         total_steps: int,
         max_epoch: int,
+        trackers: Tracker,
         visible: bool,
         start: Progress | None = None,
         gauges: Callable[[], Mapping[str, float]] = dict,
@@ -71,7 +73,7 @@ class TrainingReporter:
         self._table = CsvTable(directory.metrics, COLUMNS)
         if visible and start.step:
             self._table.cut(lambda row: int(row["step"]) <= start.step)
-        self.events = EventFiles(directory.events, start.step) if visible else None
+        self._trackers = trackers
         self._log = log
         self._max_epoch = max_epoch
         self._visible = visible
@@ -118,9 +120,8 @@ class TrainingReporter:
             **gauges,
         }
         self._table.append(row)
-        if self.events is not None:
-            shown_there = {name: value for name, value in row.items() if name != "step"}
-            self.events.write("train", report.step, shown_there)
+        tracked = {name: value for name, value in row.items() if name != "step"}
+        self._trackers.write("train", report.step, tracked)
         shown = {name: mean for name, mean in means.items() if name.count("/") < 2}
         numbers = ", ".join(f"{name} {value:.4f}" for name, value in {**shown, **gauges}.items())
         self._parts = "".join(f", {k} {v:.3f}" for k, v in shown.items() if k != TOTAL)
@@ -134,10 +135,8 @@ class TrainingReporter:
             logger.info("%s", line)
 
     def close(self) -> None:
-        """Ends the bar and the event files."""
+        """Ends the bar."""
         self._bar.close()
-        if self.events is not None:
-            self.events.close()
 
 
 def memory_gib() -> float:

@@ -22,7 +22,7 @@ from lavis_msmedcap.common.distributed import (
     get_world_size,
     is_main_process,
 )
-from lavis_msmedcap.common.errors import Interruption, Preempted
+from lavis_msmedcap.common.errors import ConfigError, Interruption, Preempted
 from lavis_msmedcap.common.whole_files import write_whole
 from lavis_msmedcap.models.checkpoint_loading import FROZEN
 from lavis_msmedcap.runners.checkpointing import BEST, Checkpoints, TrainingState, Weights
@@ -44,6 +44,7 @@ from lavis_msmedcap.runners.run_status import RunStatus, read_status
 from lavis_msmedcap.runners.runner_properties import RunnerProperties
 from lavis_msmedcap.runners.settings import AUTO, RunSettings
 from lavis_msmedcap.runners.stopping import StopRequest
+from lavis_msmedcap.runners.trackers import Trackers, missing_trackers, open_trackers
 from lavis_msmedcap.runners.training import Selection, Training
 from lavis_msmedcap.runners.training_loop import TrainingLoop
 from lavis_msmedcap.runners.training_state import Progress, StateStore
@@ -90,6 +91,9 @@ class RunnerMSMedCap(RunnerProperties):
         device = choose_device(self.settings.device)
         if device.type == "cuda":
             torch.cuda.set_device(device)  # NCCL gathers objects by way of the current device
+        absent = missing_trackers(self.settings.trackers)
+        if absent:
+            raise ConfigError(absent)
         check_splits(datasets, self.settings)
         domains = dataset_domains(datasets, cfg.datasets_cfg)
         check_domains(domains, getattr(model, "train_domains", None))
@@ -109,6 +113,7 @@ class RunnerMSMedCap(RunnerProperties):
         self._request = StopRequest()
         self._model = model
         self._wrapped_model = None
+        self._trackers = Trackers()
         self._optimizer = None
         self._lr_sched = None
         with self.log.attached():
@@ -199,9 +204,15 @@ class RunnerMSMedCap(RunnerProperties):
                         self.eval_epoch(split, cur_epoch=BEST, skip_reload=True)
                 self.evaluate(skip_reload=True)
                 return
-            keeper = self._train_epochs()
-            self.evaluate()
-            self._finish(keeper)
+            complete = False
+            try:
+                keeper = self._train_epochs()
+                for split, result in self.evaluate().items():
+                    self._trackers.write(split, self.state.global_step, result or {})
+                self._finish(keeper)
+                complete = True
+            finally:
+                self._trackers.close(complete)
 
     def _train_epochs(self) -> Keeper:
         model: Any = self._bare_model
@@ -215,11 +226,15 @@ class RunnerMSMedCap(RunnerProperties):
         if hasattr(model, "keep_features"):  # evaluation alone sees every image once
             model.keep_features(self.settings.feature_cache_gib)
         total_steps = self.settings.total_steps(self.steps_per_epoch)
+        self._trackers = open_trackers(
+            self.settings.trackers, self.directory, self._plain_config(), start.step
+        )
         reporter = TrainingReporter(
             self.directory,
             self.log,
             total_steps,
             self.max_epoch,
+            self._trackers,
             is_main_process(),
             start,
             getattr(model, "gauges", dict),
@@ -248,7 +263,7 @@ class RunnerMSMedCap(RunnerProperties):
             self._status,
             self._request,
             self.log,
-            reporter.events,
+            self._trackers,
             self._book.close_epoch,
         )
         self.state = training.state

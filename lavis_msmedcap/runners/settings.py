@@ -7,11 +7,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from lavis_msmedcap.common.config_check import describe_unknown
 from lavis_msmedcap.common.errors import ConfigError
 from lavis_msmedcap.runners.schedule import SCHEDULES, SchedulePlan
 
 AMP_MODES = ("off", "bf16", "fp16")
 OFF, AUTO = "off", "auto"
+TRACKER_NAMES = ("wandb", "mlflow")
 RESUME_CKPT_PATH = (
     "this runner goes on from a run directory, not from a checkpoint: set run.resume to the "
     "directory or to auto, and run.resume_ckpt_path=null"
@@ -64,6 +66,7 @@ class RunSettings:
         deterministic: Two runs give the same bits, see `determinism`.
         ema_decay: Decay of the average of the weights that validation and checkpoints take, see
             `ema`; None takes the weights themselves.
+        trackers: Who gets the numbers of the training beside TensorBoard, see `runners.trackers`.
     """
 
     output_dir: str = "output/msmedcap"
@@ -102,6 +105,7 @@ class RunSettings:
     early_stopping: int | None = None
     deterministic: bool = False
     ema_decay: float | None = None
+    trackers: tuple[str, ...] = ()
 
     @classmethod
     def from_run_cfg(cls, run_cfg: Mapping[str, Any]) -> RunSettings:
@@ -150,6 +154,7 @@ class RunSettings:
             early_stopping=reader.optional("early_stopping", None, reader.count),
             deterministic=reader.flag("deterministic", cls.deterministic),
             ema_decay=reader.optional("ema_decay", None, reader.decay),
+            trackers=reader.names("trackers", cls.trackers, TRACKER_NAMES),
         )
         if not settings.evaluate:
             reader.problems += length_problems(run_cfg)
@@ -326,16 +331,22 @@ class _Reader:
             return "fp16" if value else "off"
         return self.choice("amp", "off", AMP_MODES)
 
-    def names(self, key: str, default: tuple[str, ...]) -> tuple[str, ...]:
-        """Reads a list of split names; null is an empty list."""
+    def names(
+        self, key: str, default: tuple[str, ...], known: tuple[str, ...] = ()
+    ) -> tuple[str, ...]:
+        """Reads a list of names, each of ``known`` if that is given; null is an empty list."""
         if key not in self._cfg:
             return default
         value = self._cfg.get(key)
         if value is None:
             return ()
-        if isinstance(value, str):
-            return (value,)
-        return tuple(str(name) for name in value)
+        names = (value,) if isinstance(value, str) else tuple(str(name) for name in value)
+        self.problems += [
+            describe_unknown(f"run.{key}", name, known)
+            for name in names
+            if known and name not in known
+        ]
+        return names
 
     def ratios(self, key: str) -> dict[str, float]:
         """Reads a mapping of dataset names to weights."""

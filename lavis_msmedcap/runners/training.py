@@ -16,7 +16,6 @@ from lavis_msmedcap.common.config_check import describe_unknown
 from lavis_msmedcap.common.distributed import is_main_process
 from lavis_msmedcap.common.errors import ConfigError
 from lavis_msmedcap.runners.checkpointing import Checkpoints, TrainingState
-from lavis_msmedcap.runners.event_files import EventFiles
 from lavis_msmedcap.runners.keeper import Keeper
 from lavis_msmedcap.runners.loss_meter import Sums
 from lavis_msmedcap.runners.progress import clock
@@ -25,6 +24,7 @@ from lavis_msmedcap.runners.run_log import RunLog
 from lavis_msmedcap.runners.run_status import RunStatus
 from lavis_msmedcap.runners.stopping import StopRequest
 from lavis_msmedcap.runners.tables import CsvTable
+from lavis_msmedcap.runners.trackers import Tracker
 from lavis_msmedcap.runners.training_loop import TrainingLoop
 from lavis_msmedcap.runners.training_state import Progress
 
@@ -96,7 +96,7 @@ class Training:
         status: What has been validated so far.
         request: Whether somebody has asked to stop.
         log: The run's log.
-        events: TensorBoard files, None on other ranks than the first.
+        trackers: Get the results of validations too.
         close_epoch: Called on every rank between the last step of an epoch and its checkpoint.
     """
 
@@ -111,7 +111,7 @@ class Training:
         status: RunStatus,
         request: StopRequest,
         log: RunLog,
-        events: EventFiles | None,
+        trackers: Tracker,
         close_epoch: Callable[[], None],
     ) -> None:
         self.state = TrainingState()
@@ -124,7 +124,7 @@ class Training:
         self._status = status
         self._request = request
         self._log = log
-        self._events = events
+        self._trackers = trackers
         self._close_epoch = close_epoch
         self._validation = CsvTable(directory.validation, VALIDATION_COLUMNS)
 
@@ -227,5 +227,4 @@ class Training:
             numbers = {k: v for k, v in result.items() if isinstance(v, (int, float))}
             facts = {"epoch": self.state.epoch, "step": self.state.global_step, "split": split}
             self._validation.append({**facts, **numbers})
-            if self._events is not None:
-                self._events.write(split, self.state.global_step, numbers)
+            self._trackers.write(split, self.state.global_step, numbers)

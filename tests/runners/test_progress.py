@@ -11,11 +11,13 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lavis_msmedcap.runners import progress
+from lavis_msmedcap.runners.event_files import EventFiles
 from lavis_msmedcap.runners.loss_meter import Sums
 from lavis_msmedcap.runners.progress import Bar, Pace, Tracked, clock
 from lavis_msmedcap.runners.reporter import COLUMNS, TrainingReporter
 from lavis_msmedcap.runners.run_directory import RunDirectory
 from lavis_msmedcap.runners.run_log import RunLog, backlog
+from lavis_msmedcap.runners.trackers import Trackers
 from lavis_msmedcap.runners.training_loop import StepReport
 
 
@@ -134,7 +136,7 @@ def test_other_ranks_write_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixt
     assert not (tmp_path / "log.txt").exists()
     assert caplog.text == ""
     directory = RunDirectory(tmp_path)
-    reporter = TrainingReporter(directory, log, total_steps=1, max_epoch=1, visible=False)
+    reporter = TrainingReporter(directory, log, 1, 1, Trackers(), visible=False)
     report = StepReport(0, 1, 0.1, 1.0, 2.0, 4, 0.5)
     reporter.on_step(report)
     reporter.on_log(report, Sums({"loss": (8.0, 4.0)}))
@@ -167,14 +169,22 @@ def test_another_rank_writes_its_warnings_and_its_traceback(tmp_path: Path):
 def test_gauges_are_as_they_are_when_a_row_is_written(tmp_path: Path):
     log = RunLog(tmp_path / "log.txt", visible=True)
     temperature = iter([0.07, 0.06875])
+    trackers = Trackers(EventFiles(tmp_path / "tensorboard"))
     reporter = TrainingReporter(
-        RunDirectory(tmp_path), log, 2, 1, True, gauges=lambda: {"sam/temp": next(temperature)}
+        RunDirectory(tmp_path),
+        log,
+        total_steps=2,
+        max_epoch=1,
+        trackers=trackers,
+        visible=True,
+        gauges=lambda: {"sam/temp": next(temperature)},
     )
     with log.attached():
         for step in (1, 2):
             reporter.on_step(StepReport(0, step, 0.1, 1.0, 2.0, 4, 0.5))
             reporter.on_log(StepReport(0, step, 0.1, 1.0, 2.0, 4, 0.5), Sums({"loss": (8.0, 4.0)}))
     reporter.close()
+    trackers.close()
     with (tmp_path / "metrics.csv").open(newline="") as file:
         assert [row["sam/temp"] for row in csv.DictReader(file)] == ["0.07", "0.06875"]
     assert "loss 2.0000, sam/temp 0.0688, lr 0.1" in (tmp_path / "log.txt").read_text()
@@ -185,7 +195,7 @@ def test_gauges_are_as_they_are_when_a_row_is_written(tmp_path: Path):
 
 def test_a_row_means_over_its_steps(tmp_path: Path):
     log = RunLog(tmp_path / "log.txt", visible=True)
-    reporter = TrainingReporter(RunDirectory(tmp_path), log, 4, 2, visible=True)
+    reporter = TrainingReporter(RunDirectory(tmp_path), log, 4, 2, Trackers(), visible=True)
     reporter.on_step(StepReport(0, 1, 0.1, 1.0, 2.0, 4, 0.5))
     reporter.on_step(StepReport(0, 2, 0.2, float("inf"), 2.0, 4, 1.5, 0.5))
     with log.attached():

@@ -52,6 +52,7 @@ PRETRAIN = {
         "2 domains takes 64",
         "raise it",
     ),
+    "unknown_tracker": ("run.trackers=[wanbd]", "is 'wanbd'", "did you mean wandb?"),
     "epochs_and_steps": (
         "run.max_iters=100",
         "run.max_epoch is 2 and run.max_iters is 100",
