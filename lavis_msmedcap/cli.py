@@ -103,7 +103,8 @@ def _memory(args: argparse.Namespace) -> None:
 
     for stage, plan in plans_of(args.cfg_path, args.options, args.batch_size).items():
         _write(f"stage {stage} of {args.cfg_path}\n\n" if stage else "")
-        _write(describe(plan, args.gpu_gib) + ("\n" if stage else ""))
+        prefix = f"stages.{stage}." if stage else ""
+        _write(describe(plan, args.gpu_gib, prefix) + ("\n" if stage else ""))
 
 
 def _no_arguments(_: argparse.ArgumentParser) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,8 @@ from lavis_msmedcap.doctor_packages import check_packages
 
 if TYPE_CHECKING:
     from lavis_msmedcap.run_config import RunConfig
+
+WEIGHTS = "weights (--cfg-path FILE shows what a configuration needs):"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,11 +41,20 @@ def run(args: argparse.Namespace) -> int:
     """
     prepare_process()
     outputs = [resolve_path("output")]
-    if args.cfg_path:
-        sections, outputs = _of_file(args.cfg_path, args.options)
-    else:
-        sections = {"weights (--cfg-path FILE shows what a configuration needs):": _catalog()}
-    general = [*check_packages(), *check_gpu(), *check_java(), *check_disk(outputs)]
+    sections: dict[str, list[Finding]] = {}
+    try:
+        if args.cfg_path:
+            sections, outputs = _of_file(args.cfg_path, args.options)
+        else:
+            sections = {WEIGHTS: _catalog()}
+    except ImportError as error:
+        sections = {f"{args.cfg_path or WEIGHTS}": [_unasked("weights", error)]}
+    general = [
+        *_asked("packages", check_packages),
+        *_asked("GPU", check_gpu),
+        *_asked("Java", check_java),
+        *_asked("disk", lambda: check_disk(outputs)),
+    ]
     sections = {"this machine:": general, **sections}
     for head, findings in sections.items():
         sys.stdout.write(f"{head}\n")
@@ -55,14 +66,28 @@ def run(args: argparse.Namespace) -> int:
     return 1 if lacking else 0
 
 
+def _asked(what: str, check: Callable[[], Iterable[Finding]]) -> list[Finding]:
+    """Returns the findings of a check, also where a package is absent that it needs."""
+    try:
+        return list(check())
+    except ImportError as error:
+        return [_unasked(what, error)]
+
+
+def _unasked(what: str, error: ImportError) -> Finding:
+    return Finding(MISSING, f"{what}: cannot be checked ({error}); install the packages first")
+
+
 def _catalog() -> list[Finding]:
     from lavis_msmedcap.models.weight_catalog import CATALOG
     from lavis_msmedcap.models.weight_download import show_size
-    from lavis_msmedcap.models.weight_files import search_folders, state
+    from lavis_msmedcap.models.weight_files import search_folders, state, wrong_sizes
 
     findings = [Finding(OK, f"looked for in {', '.join(map(str, search_folders()))}")]
     for name, entry in CATALOG.items():
         found, told = state(name)
+        for wrong in wrong_sizes(name, found) if found else ():
+            findings.append(Finding(MISSING, f"{name}: {wrong}"))
         cure = "" if found else f"; msmedcap weights get {name}"
         text = f"{name} ({entry.what}, {show_size(entry.size)}), {told}{cure}"
         findings.append(Finding(OK if found else NOTE, text))
@@ -112,7 +137,7 @@ def check_weights(needs: Iterable[Any], offline: bool, told: Sequence[str]) -> I
         told: Problems of the configuration; what is among them is not told again.
     """
     from lavis_msmedcap.models.weight_download import show_size
-    from lavis_msmedcap.models.weight_files import entry_of, problems, state
+    from lavis_msmedcap.models.weight_files import entry_of, problems, state, wrong_sizes
 
     for need in needs:
         if set(problems([need], offline)) & set(told):
@@ -121,5 +146,7 @@ def check_weights(needs: Iterable[Any], offline: bool, told: Sequence[str]) -> I
         if found is None:  # not offline, so it is
             size = show_size(entry_of(need.reference).size)
             phrase = f"will be downloaded at the start ({size})"
+        for wrong in wrong_sizes(need.reference, found) if found else ():
+            yield Finding(MISSING, f"{need.key}: {wrong}")
         status = OK if found else NOTE
         yield Finding(status, f"{need.key}: {need.reference}, {phrase}")

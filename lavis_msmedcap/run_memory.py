@@ -69,4 +69,5 @@ def _run_settings(run: Mapping[str, Any], batch_size: int | None) -> RunSettings
         num_beams=run.get("num_beams", 5),
         max_len=run.get("max_len", 30),
         trains=run.get("evaluate") is not True,
+        averages=run.get("ema_decay") is not None,
     )

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from lavis_msmedcap.common.errors import WeightsError
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the subcommands ``list`` and ``get``."""
@@ -48,7 +50,8 @@ def get(names: list[str], folder: Path | None = None) -> None:
         folder: Where they go; by default nothing that is found elsewhere is downloaded again.
 
     Raises:
-        WeightsError: If a name is unknown, before anything is downloaded, or a download failed.
+        WeightsError: If a name is unknown, before anything is downloaded, if a download failed, or
+            what is there is not as large as what is published.
     """
     from lavis_msmedcap.models.weight_files import (
         download_folder,
@@ -56,6 +59,7 @@ def get(names: list[str], folder: Path | None = None) -> None:
         fetch_files,
         find,
         whole,
+        wrong_sizes,
     )
 
     entries = {name: entry_of(name) for name in dict.fromkeys(names)}
@@ -65,6 +69,8 @@ def get(names: list[str], folder: Path | None = None) -> None:
             target = (folder or download_folder()).expanduser().absolute()
             fetch_files(entry.files, target)
             found = target / entry.path
+        elif wrong := wrong_sizes(name, found):
+            raise WeightsError("; ".join(wrong))
         _write(f"{name}: {found}\n")
 
 
@@ -79,7 +85,7 @@ def list_catalog(verify: bool = False) -> bool:
     """
     from lavis_msmedcap.models.weight_catalog import CATALOG
     from lavis_msmedcap.models.weight_download import show_size
-    from lavis_msmedcap.models.weight_files import search_folders, state
+    from lavis_msmedcap.models.weight_files import search_folders, state, wrong_sizes
 
     _write(f"looked for in {', '.join(map(str, search_folders()))}\n")
     sound = True
@@ -88,6 +94,9 @@ def list_catalog(verify: bool = False) -> bool:
         _write(f"{name:<22}{show_size(entry.size):>8}  {entry.what}{file}\n")
         found, told = state(name)
         _write(f"{'':<32}{told}\n")
+        for line in wrong_sizes(name, found) if found else ():
+            sound = False
+            _write(f"{'':<32}WRONG {line}\n")
         for line in verification(name, found) if verify and found else ():
             sound = sound and not line.startswith("WRONG")
             _write(f"{'':<32}{line}\n")

@@ -44,7 +44,7 @@ class Advice:
     """One change.
 
     Attributes:
-        options: Words for ``--options``.
+        options: Words for ``--options``, separated by blanks.
         harm: What it costs besides.
         total: Bytes after it and all changes before it.
         plan: The configuration then.
@@ -101,13 +101,19 @@ def _total(plan: Plan, training: bool) -> float:
 
 
 def _smaller_batch(plan: Plan) -> Iterator[Change]:
-    """Halves the batch; accumulation keeps the images per optimizer step."""
+    """Makes the batch at most half as large; accumulation keeps the images per optimizer step."""
     batch, steps = plan.run.batch_size_train, plan.run.accum_grad_iters
-    if batch % 2 or batch // 2 < _smallest_batch(plan):
+    least = _smallest_batch(plan)
+    if batch // 2 < least:
         return
     harm = "none to the captioner" if plan.shape.llm else "ITC and ITM see fewer negatives at once"
-    run = replace(plan.run, batch_size_train=batch // 2, accum_grad_iters=2 * steps)
-    options = f"run.batch_size_train={batch // 2} run.accum_grad_iters={2 * steps}"
+    divisors = [size for size in range(least, batch // 2 + 1) if batch % size == 0]
+    smaller = divisors[-1] if divisors else batch // 2
+    more = round(batch * steps / smaller)
+    if not divisors:
+        harm += f"; {smaller * more} images per optimizer step instead of {batch * steps}"
+    run = replace(plan.run, batch_size_train=smaller, accum_grad_iters=more)
+    options = f"run.batch_size_train={smaller} run.accum_grad_iters={more}"
     yield options, harm, replace(plan, run=run)
 
 
@@ -140,7 +146,10 @@ def _llm_in_the_type_of_amp(plan: Plan) -> Iterator[Change]:
 
 def _llm_halved(plan: Plan) -> Iterator[Change]:
     if plan.shape.llm is not None and plan.model["llm"].get("precision", "fp32") == "fp32":
-        yield _set(plan, "rounding of weights", "fp16", "llm", "precision")
+        # without loss scaling a training with an LLM in fp16 would lose small gradients
+        usual = "bf16" if plan.run.trains else "fp16"
+        kind = usual if plan.run.amp == "off" else plan.run.amp
+        yield _set(plan, "rounding of weights", kind, "llm", "precision")
 
 
 def _llm_checkpointing(plan: Plan) -> Iterator[Change]:

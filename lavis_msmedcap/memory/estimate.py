@@ -41,6 +41,7 @@ class RunSettings:
         num_beams: Beams of the search.
         max_len: Most caption tokens.
         trains: Whether the run trains at all.
+        averages: Whether the training keeps an average of the weights (``run.ema_decay``).
     """
 
     batch_size_train: int = 1
@@ -50,6 +51,7 @@ class RunSettings:
     num_beams: int = 5
     max_len: int = 30
     trains: bool = True
+    averages: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,8 @@ class Estimate:
     Attributes:
         parameters: By part.
         training: Gradients, optimizer state, activations.
-        inference: Encoders' largest moment, cache.
+        inference: What a training keeps while it validates, encoders' largest moment, cache.
+        gradients: Bytes; with several processes DDP has a second copy of them.
         training_total: Bytes in training, context and fragmentation included.
         inference_total: Bytes in inference, likewise.
         notes: What was assumed.
@@ -83,6 +86,7 @@ class Estimate:
     parameters: tuple[Line, ...]
     training: tuple[Line, ...]
     inference: tuple[Line, ...]
+    gradients: float
     training_total: float
     inference_total: float
     notes: tuple[str, ...] = ()
@@ -110,12 +114,17 @@ def estimate(model: Mapping[str, Any], run: RunSettings, shape: ModelShape) -> E
     encoders = _encoder_lines(model, shape, run.batch_size_train)
     activations = activation_lines(model, run, shape)
     step = Line("optimizer step", "copies while it runs", trainable)
-    lasting = held + gradients.bytes + moments.bytes
+    kept = [moments, *_average_lines(run, branches + lora)] if run.trains else []
+    lasting = held + gradients.bytes + sum(line.bytes for line in kept)
     moment = max(
         max(line.bytes for line in encoders),
         sum(line.bytes for line in activations),
         step.bytes,
     )
+    # validation comes between two steps: without gradients, but with all that outlives a step
+    waiting = list(kept)
+    if run.averages and run.trains:
+        waiting.append(Line("weights put aside", "validation takes their average", trainable))
     decoding = _decoding_lines(model, run, shape)
     largest = max(
         max(line.bytes for line in _encoder_lines(model, shape, run.batch_size_eval)),
@@ -123,12 +132,18 @@ def estimate(model: Mapping[str, Any], run: RunSettings, shape: ModelShape) -> E
     )
     return Estimate(
         parameters=tuple(parameters),
-        training=(gradients, moments, *activations, *encoders, step),
-        inference=(*_encoder_lines(model, shape, run.batch_size_eval), *decoding),
+        training=(gradients, *kept, *activations, *encoders, step),
+        inference=(*waiting, *_encoder_lines(model, shape, run.batch_size_eval), *decoding),
+        gradients=gradients.bytes,
         training_total=CUDA_CONTEXT + FRAGMENTATION * (lasting + moment),
-        inference_total=CUDA_CONTEXT + FRAGMENTATION * (held + largest),
+        inference_total=CUDA_CONTEXT
+        + FRAGMENTATION * (held + sum(line.bytes for line in waiting) + largest),
         notes=shape.notes,
     )
+
+
+def _average_lines(run: RunSettings, values: int) -> list[Line]:
+    return [Line("average of the weights", "fp32", 4 * values)] if run.averages else []
 
 
 def activation_lines(

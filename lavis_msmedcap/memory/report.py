@@ -10,12 +10,13 @@ from lavis_msmedcap.memory.estimate import CUDA_CONTEXT, FRAGMENTATION, GIB, Lin
 GPU_SIZES = (16, 24, 40, 80)  # GiB
 
 
-def describe(plan: Plan, gpu_gib: float | None = None) -> str:
+def describe(plan: Plan, gpu_gib: float | None = None, prefix: str = "") -> str:
     """Describes the memory of one process.
 
     Args:
         plan: The configuration.
         gpu_gib: Memory of a GPU that it should fit; adds what to change.
+        prefix: In front of every key of the advice, for example ``stages.caption.``.
     """
     needed = plan.estimate()
     totals = {"inference": needed.inference_total}
@@ -30,6 +31,9 @@ def describe(plan: Plan, gpu_gib: float | None = None) -> str:
         *_table("parameters", needed.parameters),
     ]
     if plan.run.trains:
+        lines[2:2] = [
+            f"Several processes (DDP) need {needed.gradients / GIB:.2f} more each: gradients twice."
+        ]
         lines += _table(f"training, batch {plan.run.batch_size_train}", needed.training)
     lines += [
         *_table(f"inference, batch {plan.run.batch_size_eval}", needed.inference),
@@ -41,8 +45,9 @@ def describe(plan: Plan, gpu_gib: float | None = None) -> str:
         lines.append(f"fits {size} GiB: {told}")
     if gpu_gib is not None:
         lines.append("")
-        for what in totals:
-            lines += _advice_lines(plan, gpu_gib, what == "training")
+        for moment in totals:
+            advice, plan = _advice_lines(plan, gpu_gib, moment == "training", prefix)
+            lines += advice
     return "\n".join(lines) + "\n"
 
 
@@ -55,15 +60,16 @@ def _fits(total: float, gib: float) -> str:
     return "yes" if total <= gib * GIB else "no"
 
 
-def _advice_lines(plan: Plan, gib: float, training: bool) -> list[str]:
+def _advice_lines(plan: Plan, gib: float, training: bool, prefix: str) -> tuple[list[str], Plan]:
+    """Returns the advice, and the configuration after it, from which further advice starts."""
     what = "training" if training else "inference"
     needed = plan.estimate()
     total = needed.training_total if training else needed.inference_total
     if total <= gib * GIB:
-        return [f"{what} fits {gib:g} GiB as it is"]
+        return [f"{what} fits {gib:g} GiB as it is"], plan
     found = advise(plan, gib * GIB, training)
     lines = [f"for {what} in {gib:g} GiB, in the order of least harm:"]
-    lines += [_advice_line(number, advice) for number, advice in enumerate(found, 1)]
+    lines += [_advice_line(number, advice, prefix) for number, advice in enumerate(found, 1)]
     if not _reached(found, gib):
         cure = "use a smaller LLM or a larger GPU"
         if plan.shape.llm is None:
@@ -71,11 +77,12 @@ def _advice_lines(plan: Plan, gib: float, training: bool) -> list[str]:
             if training:
                 cure += ", or several with run.batch_size_train=1: they share their negatives"
         lines.append(f"  that is not enough for {gib:g} GiB: {cure}")
-    return lines
+    return lines, found[-1].plan if found else plan
 
 
-def _advice_line(number: int, advice: Advice) -> str:
-    return f"  {number}. {advice.options}  ->  {advice.total / GIB:.2f}  ({advice.harm})"
+def _advice_line(number: int, advice: Advice, prefix: str) -> str:
+    options = " ".join(prefix + option for option in advice.options.split())
+    return f"  {number}. {options}  ->  {advice.total / GIB:.2f}  ({advice.harm})"
 
 
 def _reached(found: Sequence[Advice], gib: float) -> bool:

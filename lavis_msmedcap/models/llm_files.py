@@ -69,9 +69,9 @@ def _weight_files(weights: Path) -> list[Path]:
         return [path]
     try:
         shards = set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values())
+        return [path.parent / name for name in sorted(shards)]
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise WeightsError(f"LLM: {path} is not an index with a weight_map") from error
-    return [path.parent / name for name in sorted(shards)]
 
 
 def missing_llm_files(weights: Path) -> list[str]:

@@ -122,6 +122,11 @@ def load_opt(
     return freeze(model), loaded_tokenizer
 
 
+def missing_opt_tokenizer_files(folder: Path) -> list[str]:
+    """Lists the files without which a folder holds no tokenizer of OPT."""
+    return [name for name in TOKENIZER_NAMES if not (folder / name).is_file()]
+
+
 def load_opt_tokenizer(folder: Path) -> GPT2Tokenizer:
     """Loads a byte-level BPE tokenizer; nothing is ever looked up outside the folder.
 
@@ -132,7 +137,7 @@ def load_opt_tokenizer(folder: Path) -> GPT2Tokenizer:
             token, no single token for the line break, or a prompt whose tokens change when a
             caption follows it.
     """
-    absent = [name for name in TOKENIZER_NAMES if not (folder / name).is_file()]
+    absent = missing_opt_tokenizer_files(folder)
     if absent:
         raise WeightsError(
             f"OPT tokenizer: {folder} lacks {', '.join(absent)}; expected a folder with "

@@ -198,6 +198,32 @@ def state(reference: str, part: Part | None = None) -> tuple[Path | None, str]:
     return None, "missing"
 
 
+def wrong_sizes(reference: str, found: Path) -> list[str]:
+    """Lists what is not as large as the published file: half a copy, or something else.
+
+    Args:
+        reference: Name of the catalog or address; of other paths nothing is known.
+        found: Where it is, from `find`.
+
+    Returns:
+        One sentence per file, with the cure.
+    """
+    if not is_remote(reference):
+        return []
+    entry, wrong = entry_of(reference), []
+    for file in entry.files:
+        path = found / file.name if found.is_dir() else found
+        if file.size is None or path.name != file.name or not path.is_file():
+            continue
+        size = path.stat().st_size
+        if size != file.size:
+            wrong.append(
+                f"{path} has {size:,} bytes, the published file {file.size:,}; delete it and run "
+                f"msmedcap weights get {shlex.quote(reference)}"
+            )
+    return wrong
+
+
 def problems(needs: Iterable[Need], offline: bool = True) -> list[str]:
     """Lists all weights that are missing, each with the cure.
 
