@@ -25,7 +25,8 @@ from lavis_msmedcap.models.checkpoint_settings import (
 )
 from lavis_msmedcap.models.checkpoints import Checkpoint, find_checkpoint, read_any_checkpoint
 from lavis_msmedcap.models.encoders.sam_weights import authors_sam_weights
-from lavis_msmedcap.models.frozen_marks import RESIZED, marks_of, odd_marks, read_marks
+from lavis_msmedcap.models.frozen_marks import FROZEN, RESIZED, marks_of, odd_marks, read_marks
+from lavis_msmedcap.models.starting_points import told_origins
 from lavis_msmedcap.models.weights import (
     USUAL_CURE,
     ExpectedKeys,
@@ -34,9 +35,9 @@ from lavis_msmedcap.models.weights import (
 )
 
 MODEL = "model"  # entry of a checkpoint's header: the settings
-FROZEN = "frozen"  # entry of a checkpoint's header: the marks of the frozen networks
 LLM_PART = "opt_model."
 SAM_ENCODER = "branches.sam.encoder."
+LAYER_NORM = ".encoder.ln."  # in the names of the layer norm behind a ViT
 
 logger = logging.getLogger(__name__)
 
@@ -92,10 +93,20 @@ class CheckpointedModel(BaseModel):
         self.loaded_from: str | None = None
         self.branches = nn.ModuleDict(branches)
         self.settings = dict(settings)
+        self._brought: set[str] = set()  # frozen parameters that came with a checkpoint
 
     def trainable_state_dict(self) -> dict[str, Tensor]:
-        """Returns what a checkpoint holds: the trainable parameters."""
-        return {name: p.detach() for name, p in trainable_parameters(self).items()}
+        """Returns what a checkpoint holds.
+
+        These are the trainable parameters, and the frozen layer norm behind a ViT where it came
+        with a checkpoint: no file that the configuration names as the encoder's gives it again.
+        """
+        kept = {
+            name: p
+            for name, p in self.named_parameters()
+            if p.requires_grad or name in self._brought
+        }
+        return {name: p.detach() for name, p in kept.items()}
 
     def load_trainable_state_dict(
         self,
@@ -118,14 +129,18 @@ class CheckpointedModel(BaseModel):
         Raises:
             WeightsError: Naming missing, unexpected, wrongly shaped and non-finite tensors.
         """
-        targets = self.trainable_state_dict()
-        for name, value in self.state_dict().items():
-            if ".encoder.ln." in name and (kind != OURS or name in state_dict):
-                targets[name] = value
+        trainable = trainable_parameters(self)
+        norms = {
+            name: p
+            for name, p in self.named_parameters()
+            if LAYER_NORM in name and (kind != OURS or name in state_dict)
+        }
+        targets = {name: p.detach() for name, p in {**trainable, **norms}.items()}
         absent = [b for b in self.branches if not any(f"branches.{b}." in k for k in state_dict)]
         cure = EMPTY_BRANCH.format(absent[0]) if absent else USUAL_CURE
         cure += AUTHORS_CURE if kind == AUTHORS else ""
         report = load_strict(targets, state_dict, source, expected, cure)
+        self._brought.update(norms)
         for line in report.lines():
             logger.info(line)
 
@@ -173,14 +188,16 @@ class CheckpointedModel(BaseModel):
     ) -> str:
         """Says in one sentence which frozen network is another one, with the cure."""
         key = "model.llm.weights" if part == LLM_PART else f"model.{part}weights"
-        if all(".encoder.ln." in name for name in odd):  # it may come from elsewhere than the ViT
+        settings = trained_settings(metadata)
+        name = facts_of_settings(settings).get(key)
+        cure = "those of the training" + (f" (there {name})" if name else "")
+        if all(LAYER_NORM in name for name in odd):  # it may come from elsewhere than the ViT
             key = f"model.{part.removesuffix('encoder.')}init"
-        name = facts_of_settings(trained_settings(metadata)).get(key)
-        there = f" (there {name})" if name else ""
+            cure = f"the file that has that layer norm ({told_origins(settings)})"
         return (
             f"{source} was trained with other frozen weights than {key} gives here: "
-            f"{', '.join(odd[:3])}{' ...' if len(odd) > 3 else ''} differ; set {key} to those of "
-            f"the training{there}, or train again"
+            f"{', '.join(odd[:3])}{' ...' if len(odd) > 3 else ''} differ; set {key} to {cure}, or "
+            "train again"
         )
 
     def _check_encoders(self, tensors: Mapping[str, Tensor], source: str) -> None:

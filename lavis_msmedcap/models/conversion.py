@@ -29,7 +29,8 @@ from lavis_msmedcap.models.checkpoint_names import (
 )
 from lavis_msmedcap.models.checkpoint_settings import trained_settings
 from lavis_msmedcap.models.checkpoints import ADDED, Checkpoint
-from lavis_msmedcap.models.starting_points import starting_points
+from lavis_msmedcap.models.frozen_marks import FROZEN, odd_tensors, read_marks
+from lavis_msmedcap.models.starting_points import starting_points, told_origins
 from lavis_msmedcap.models.weight_files import locate
 from lavis_msmedcap.models.weights import (
     FLOAT_TYPES,
@@ -75,11 +76,12 @@ def convert(
         source: Where it came from, for messages.
         branch: The only branch to keep; None keeps all.
         layer_norm: ``weight`` and ``bias`` of the layer norm behind the CLIP branch's ViT, for a
-            foreign kind; not needed where the checkpoint has it.
+            foreign kind; not needed where the checkpoint has it, and checked against the marks
+            of its header.
 
     Raises:
         WeightsError: If a key cannot be explained, a value is not finite, the kind cannot hold the
-            branches, or the layer norm is needed and not given.
+            branches, or the layer norm is needed and not given, or is not that of the training.
     """
     metadata = {key: v for key, v in checkpoint.metadata.items() if key not in HEADER}
     added = _names_in(metadata.pop(ADDED, "[]"), source)
@@ -98,7 +100,9 @@ def convert(
     if "clip" in branches_of(tensors) and f"{LAYER_NORM}weight" not in tensors:
         if layer_norm is None:
             raise WeightsError(NO_LAYER_NORM.format(source, kind))
-        complete.update({f"{LAYER_NORM}{key}": value for key, value in layer_norm.items()})
+        norm = {f"{LAYER_NORM}{key}": value for key, value in layer_norm.items()}
+        _require_that_of_training(norm, metadata, source)
+        complete.update(norm)
     metadata[ADDED] = json.dumps([name for name in complete if name not in tensors])
     if kind == BLIP2:
         metadata[BRANCH] = branches_of(tensors)[0]
@@ -125,6 +129,21 @@ NO_LAYER_NORM = (
     "from with --layer-norm (the BLIP-2 checkpoint of model.branches.clip.init, or the encoder's "
     "weights), or the run configuration of the training with --cfg-path"
 )
+
+
+OTHER_LAYER_NORM = (
+    "{0} was trained behind another layer norm than the one that was found for it: values in its "
+    "header differ. Give the file that the training took it from with --layer-norm ({1})"
+)
+
+
+def _require_that_of_training(
+    norm: Mapping[str, Tensor], metadata: Mapping[str, str], source: str
+) -> None:
+    """Refuses a layer norm that contradicts the checkpoint's marks of frozen networks."""
+    if odd_tensors(read_marks(metadata.get(FROZEN)) or {}, norm):
+        origins = told_origins(trained_settings(metadata))
+        raise WeightsError(OTHER_LAYER_NORM.format(source, origins))
 
 
 def layer_norm_of_file(location: str) -> dict[str, Tensor] | None:
