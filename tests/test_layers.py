@@ -83,6 +83,7 @@ LAYERS = {
     "models.feature_cache": 2,
     "models.conversion": 2,
     "models.conversion_settings": 2,
+    "models.inventory": 2,
     "models.qformer_init": 2,
     "models.starting_points": 2,
     "models.features": 2,
