@@ -12,7 +12,11 @@ from torch import Tensor, nn
 
 from lavis_msmedcap.common.errors import WeightsError
 from lavis_msmedcap.models.branch import QFormerBranch
-from lavis_msmedcap.models.checkpoint_check import EMPTY_BRANCH, arch_problem
+from lavis_msmedcap.models.checkpoint_check import (
+    EMPTY_BRANCH,
+    arch_problem,
+    dropped_branch_problem,
+)
 from lavis_msmedcap.models.checkpoint_names import AUTHORS, NOT_TRAINED, OURS
 from lavis_msmedcap.models.checkpoint_settings import (
     AUTHORS_CURE,
@@ -250,12 +254,16 @@ class CheckpointedModel(BaseModel):
 
         Raises:
             WeightsError: If it is of another model, a key cannot be explained, or it was trained
-                with other settings or frozen networks than this model has.
+                with other settings, frozen networks or branches than this model has (stage 1
+                may leave a branch out).
         """
         path = find_checkpoint(url_or_filename)
         checkpoint = read_any_checkpoint(path)
         arch = checkpoint.metadata.get("arch")
         wrong = arch_problem(path, arch, self.settings.get("arch"), "finetuned")
+        wrong = wrong or dropped_branch_problem(
+            str(path), checkpoint.tensors, checkpoint.metadata, self.settings
+        )
         if wrong is not None:
             raise WeightsError(wrong)
         self._load_any(checkpoint, str(path), ExpectedKeys(unused=self.dropped_branch_keys()))
