@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, ClassVar
 
 from lavis.models.base_model import BaseModel
@@ -14,6 +14,7 @@ from lavis_msmedcap.common.errors import WeightsError
 from lavis_msmedcap.models.branch import QFormerBranch
 from lavis_msmedcap.models.checkpoint_check import (
     EMPTY_BRANCH,
+    STAGE1_ARCH,
     arch_problem,
     dropped_branch_problem,
 )
@@ -30,7 +31,7 @@ from lavis_msmedcap.models.checkpoint_settings import (
 from lavis_msmedcap.models.checkpoints import Checkpoint, find_checkpoint, read_any_checkpoint
 from lavis_msmedcap.models.encoders.sam_weights import authors_sam_weights
 from lavis_msmedcap.models.frozen_marks import FROZEN, RESIZED, marks_of, odd_marks, read_marks
-from lavis_msmedcap.models.starting_points import told_origins
+from lavis_msmedcap.models.starting_points import told_origins, untrained_branches
 from lavis_msmedcap.models.weights import (
     USUAL_CURE,
     ExpectedKeys,
@@ -76,6 +77,24 @@ def _warn_of_silence(checkpoint: Checkpoint, source: str) -> None:
             source,
             " and ".join(untold),
         )
+
+
+def _warn_of_untrained(checkpoint: Checkpoint, source: str, branches: Collection[str]) -> None:
+    """Says which branches of a stage 1 of ours were saved with random weights."""
+    if checkpoint.kind != OURS or checkpoint.metadata.get("arch") != STAGE1_ARCH:
+        return
+    for name in untrained_branches(trained_settings(checkpoint.metadata)):
+        if name in branches:
+            logger.warning(
+                "branch %s of %s was NEVER TRAINED: its training had model.branches.%s.train_on [] "
+                "and no checkpoint as its init. Its weights are random and what comes of it means "
+                "nothing until it is trained; take another checkpoint, or drop the branch "
+                "(model.branches.%s=null)",
+                name,
+                source,
+                name,
+                name,
+            )
 
 
 class CheckpointedModel(BaseModel):
@@ -151,6 +170,7 @@ class CheckpointedModel(BaseModel):
     def _load_any(self, checkpoint: Checkpoint, source: str, expected: ExpectedKeys) -> None:
         """Loads a checkpoint of any kind."""
         _warn_of_silence(checkpoint, source)
+        _warn_of_untrained(checkpoint, source, self.branches)
         self._check_settings(checkpoint, source)
         self._check_frozen(checkpoint, source)
         if checkpoint.kind != OURS:

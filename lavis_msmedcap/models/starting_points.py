@@ -87,6 +87,28 @@ def starting_problems(model: Mapping[str, Any], stage: int = 1) -> list[str]:
     return problems
 
 
+def untrained_branches(model: Mapping[str, Any]) -> list[str]:
+    """Returns the branches that a stage-1 training leaves with random weights.
+
+    They train on no domain, and their starting point gives no trained reader of their encoder: a
+    BERT knows no images, and what reads one encoder's tokens is no reader of another's.
+
+    Args:
+        model: The ``model:`` section of the training.
+    """
+    if model.get("load_finetuned"):  # whatever that checkpoint holds
+        return []
+    branches = {name: own for name, own in (model.get("branches") or {}).items() if own}
+    idle = [name for name, own in branches.items() if own.get("train_on") == []]
+    of_clip = {"clip": ("blip2",)}  # a word that gives this branch all it needs
+    return [
+        name
+        for name in idle
+        if (init := branches[name].get("init", SCRATCH)) in WORDS
+        and init not in of_clip.get(name, ())
+    ]
+
+
 def told_origins(model: Mapping[str, Any]) -> str:
     """Says which files may have given the layer norm of the CLIP branch in a training.
 
