@@ -270,14 +270,14 @@ class CheckpointedModel(BaseModel):
 
         Args:
             url_or_filename: Checkpoint file, of ours or with the names of BLIP-2 or of the authors'
-                code; or a run directory, or a folder of runs (newest run), or an address.
+                code; or a run directory, or a folder of runs (newest finished run), or an address.
 
         Raises:
             WeightsError: If it is of another model, a key cannot be explained, or it was trained
                 with other settings, frozen networks or branches than this model has (stage 1
                 may leave a branch out).
         """
-        path = find_checkpoint(url_or_filename)
+        path = find_checkpoint(url_or_filename, logger.warning)
         checkpoint = read_any_checkpoint(path)
         arch = checkpoint.metadata.get("arch")
         wrong = arch_problem(path, arch, self.settings.get("arch"), "finetuned")

@@ -333,14 +333,14 @@ class MSMedCap(DualBranchModel):
 
         Args:
             location: Checkpoint file (of BLIP-2 or of the authors' code too), run directory, or
-                folder of runs (newest run).
+                folder of runs (newest finished run).
 
         Raises:
             WeightsError: If there is no such checkpoint, it is of another model, a key cannot be
                 explained, or it was trained with other settings or frozen encoders.
         """
         try:
-            path = find_checkpoint(location)
+            path = find_checkpoint(location, logger.warning)
         except WeightsError as error:
             raise WeightsError(f"model.stage1: {error}. {STAGE1_CURE}") from error
         checkpoint = read_any_checkpoint(path)
