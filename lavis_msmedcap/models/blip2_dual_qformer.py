@@ -417,6 +417,7 @@ class Blip2DualQformer(DualBranchModel):
         )
         if settings.get("load_finetuned"):
             model.load_checkpoint(settings["finetuned"])
+        model.warn_of_blank_norm()
         return model
 
     @classmethod

@@ -239,6 +239,26 @@ class CheckpointedModel(BaseModel):
                 f"model.branches.{branch}.encoder.weights to {weights}"
             )
 
+    def warn_of_blank_norm(self) -> None:
+        """Says that no file gave the frozen layer norm behind the CLIP branch's ViT.
+
+        What was trained behind such a one has to keep it, so a loaded model has nothing to say.
+        """
+        parts = tuple(self._frozen_parts())
+        norms = {
+            name: p
+            for name, p in self.named_parameters()
+            if LAYER_NORM in name and name.startswith(parts) and not p.requires_grad
+        }
+        blank = all(bool((p == float(n.endswith("weight"))).all()) for n, p in norms.items())
+        if norms and blank and self.loaded_from is None:
+            logger.warning(
+                "no file gave the layer norm behind the CLIP branch's ViT, which is frozen: its "
+                "weights stay 1 and its biases 0. BLIP-2's comes with "
+                "model.branches.clip.init=blip2; or train it with "
+                "model.branches.clip.encoder.freeze_ln=false"
+            )
+
     def checkpoint_metadata(self) -> dict[str, str]:
         """Returns what identifies the model in a checkpoint's header."""
         return {

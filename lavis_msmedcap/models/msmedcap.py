@@ -385,6 +385,7 @@ class MSMedCap(DualBranchModel):
                 "weights, and captions mean nothing until they are trained; set model.stage1 to a "
                 "checkpoint of stage 1, or load a trained captioner with model.load_finetuned=true"
             )
+        model.warn_of_blank_norm()
         return model
 
     @classmethod
