@@ -63,6 +63,7 @@ LAYERS = {
     "models.qformer_cache": 1,
     "models.samples": 1,
     "models.views": 1,
+    "models.vocabularies": 1,
     "models.weights": 1,
     # 2 assemblies: parts put together; no configuration object
     "data_check": 2,

@@ -32,6 +32,12 @@ from lavis_msmedcap.models.checkpoints import Checkpoint, find_checkpoint, read_
 from lavis_msmedcap.models.encoders.sam_weights import authors_sam_weights
 from lavis_msmedcap.models.frozen_marks import FROZEN, RESIZED, marks_of, odd_marks, read_marks
 from lavis_msmedcap.models.starting_points import told_origins, untrained_branches
+from lavis_msmedcap.models.vocabularies import (
+    VOCABULARIES,
+    Vocabulary,
+    fingerprint,
+    read_fingerprints,
+)
 from lavis_msmedcap.models.weights import (
     USUAL_CURE,
     ExpectedKeys,
@@ -172,6 +178,7 @@ class CheckpointedModel(BaseModel):
         _warn_of_silence(checkpoint, source)
         _warn_of_untrained(checkpoint, source, self.branches)
         self._check_settings(checkpoint, source)
+        self._check_vocabularies(checkpoint.metadata, source)
         self._check_frozen(checkpoint, source)
         if checkpoint.kind != OURS:
             unused = {**expected.unused, **NOT_TRAINED, **self.FOREIGN_EXTRAS}
@@ -192,6 +199,24 @@ class CheckpointedModel(BaseModel):
         for difference in other:
             if not (FROZEN in metadata and difference.key.endswith(".weights")):
                 logger.warning("%s", difference.told(source))
+
+    def tokenizers(self) -> dict[str, Vocabulary]:
+        """Returns by configuration key the tokenizers whose words the trained part depends on."""
+        return {}
+
+    def _check_vocabularies(self, metadata: Mapping[str, str], source: str) -> None:
+        """Refuses a checkpoint that was trained with other words."""
+        theirs = read_fingerprints(metadata.get(VOCABULARIES))
+        settings = trained_settings(metadata)
+        for key, tokenizer in self.tokenizers().items():
+            if theirs.get(key, fingerprint(tokenizer)) != fingerprint(tokenizer):
+                section = settings.get(key.split(".")[1]) or {}
+                name = section.get("tokenizer")
+                raise WeightsError(
+                    f"{source} was trained with another vocabulary than that of {key} here; set "
+                    f"{key} to the tokenizer of the training{f' (there {name})' if name else ''}, "
+                    "or train again"
+                )
 
     def _check_frozen(self, checkpoint: Checkpoint, source: str) -> None:
         """Refuses a checkpoint that was trained with other frozen networks."""
@@ -265,6 +290,7 @@ class CheckpointedModel(BaseModel):
             "arch": str(self.settings.get("arch")),
             MODEL: json.dumps(self.settings),
             FROZEN: json.dumps(marks_of(self, self._frozen_parts())),
+            VOCABULARIES: json.dumps({k: fingerprint(v) for k, v in self.tokenizers().items()}),
         }
 
     def _frozen_parts(self) -> list[str]:

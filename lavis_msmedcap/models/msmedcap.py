@@ -41,6 +41,7 @@ from lavis_msmedcap.models.llm_text import (
 )
 from lavis_msmedcap.models.samples import require, texts_of
 from lavis_msmedcap.models.text_lengths import TextLength
+from lavis_msmedcap.models.vocabularies import Vocabulary
 from lavis_msmedcap.models.weight_files import Need
 from lavis_msmedcap.models.weights import ExpectedKeys
 
@@ -118,6 +119,10 @@ class MSMedCap(DualBranchModel):
     def opt_proj(self) -> nn.Module:
         """BLIP-2's name for the CLIP branch's linear layer into the LLM."""
         return cast(nn.Module, self._primary.llm_proj)
+
+    def tokenizers(self) -> dict[str, Vocabulary]:
+        """Returns the LLM's tokenizer by its key; captioning leaves the Q-Former's unused."""
+        return {"model.llm.tokenizer": self.opt_tokenizer}
 
     def trains_as_a_whole(self, domains: Collection[str], batch: int) -> bool:  # noqa: ARG002
         """Tells whether every batch gives every trainable parameter a gradient: always."""
