@@ -94,14 +94,14 @@ def run(args: argparse.Namespace) -> None:
     from lavis_msmedcap.models.conversion import convert
     from lavis_msmedcap.models.conversion_settings import compare_settings
 
-    path = find_checkpoint(args.source)
+    told: list[str] = []
+    path = find_checkpoint(args.source, told.append)
     checkpoint = read_any_checkpoint(path, args.branch)
     if checkpoint.kind == args.to and args.branch is None:
         raise WeightsError(f"{path} has the names of {args.to} already; choose another --to")
-    told = []
     if args.cfg_path is not None:
         settings = _model_settings(args, checkpoint.metadata.get("arch"))
-        told = compare_settings(settings, checkpoint, str(path), args.cfg_path)
+        told += compare_settings(settings, checkpoint, str(path), args.cfg_path)
         checkpoint.metadata["model"] = json.dumps(settings)
     elif args.to == "ours":
         _require_settings(args, checkpoint.metadata, path)

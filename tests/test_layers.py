@@ -63,6 +63,7 @@ LAYERS = {
     "models.qformer_cache": 1,
     "models.samples": 1,
     "models.views": 1,
+    "models.vocabularies": 1,
     "models.weights": 1,
     # 2 assemblies: parts put together; no configuration object
     "data_check": 2,
@@ -83,6 +84,7 @@ LAYERS = {
     "models.feature_cache": 2,
     "models.conversion": 2,
     "models.conversion_settings": 2,
+    "models.inventory": 2,
     "models.qformer_init": 2,
     "models.starting_points": 2,
     "models.features": 2,

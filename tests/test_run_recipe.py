@@ -16,6 +16,7 @@ from lavis_msmedcap.run_sources import merge, packaged_configs, read_yaml
 PRETRAIN = "projects/msmedcap/pretrain_mixed.yaml"
 ALL = ["coco2014_caption", "roco", "medicat"]
 GENERAL, MEDICAL = ALL[:1], ALL[1:]
+CLIP_FROM_FILE = "model.branches.clip.init=package:assets/demo/msmedcap.safetensors"
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +52,7 @@ def resolve(path: Path, *options: str) -> RunConfig:
         (["model.branches.sam=null"], GENERAL, []),
         (["model.branches.sam.train_on=[general]"], GENERAL, []),
         (["model.branches.clip=null", "model.branches.sam.train_on=[medical]"], MEDICAL, ["val"]),
-        (["model.branches.clip.train_on=[]"], ALL, ["val"]),
+        (["model.branches.clip.train_on=[]", CLIP_FROM_FILE], ALL, ["val"]),
         (
             ["model.branches.clip.train_on=[general,medical]", "model.branches.sam=null"],
             ALL,

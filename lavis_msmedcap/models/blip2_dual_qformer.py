@@ -43,6 +43,7 @@ from lavis_msmedcap.models.retrieval import (
 )
 from lavis_msmedcap.models.samples import require, texts_of
 from lavis_msmedcap.models.text_lengths import TextLength
+from lavis_msmedcap.models.vocabularies import Vocabulary
 from lavis_msmedcap.models.weight_files import Need
 
 OBJECTIVES = ("itc", "itm", "lm")
@@ -96,6 +97,10 @@ class Blip2DualQformer(DualBranchModel):
     def train_domains(self) -> set[str]:
         """Domains that at least one branch trains on."""
         return {domain for domains in self.train_on.values() for domain in domains}
+
+    def tokenizers(self) -> dict[str, Vocabulary]:
+        """Returns the Q-Formers' tokenizer by its key."""
+        return {"model.qformer.tokenizer": self.tokenizer}
 
     def trains_as_a_whole(self, domains: Collection[str], batch: int) -> bool:
         """Tells whether every batch gives every trainable parameter a gradient.
@@ -413,6 +418,7 @@ class Blip2DualQformer(DualBranchModel):
         )
         if settings.get("load_finetuned"):
             model.load_checkpoint(settings["finetuned"])
+        model.warn_of_blank_norm()
         return model
 
     @classmethod

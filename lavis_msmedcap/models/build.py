@@ -110,6 +110,8 @@ def build_branches(
         fresh[name] = set(fresh_names(report)) | (fresh[point.branch] if point.branch else set())
     if stage == 1 and any(fresh.values()) and not model.get("load_finetuned"):
         _warn_of_random(branches, fresh)
+    if stage == 1:
+        _warn_of_idle(model, fresh)
     _prepare_qformers(branches, model["qformer"])
     return branches
 
@@ -139,6 +141,20 @@ def _warn_of_random(
         f"{' and '.join(untrained)}, and fused ones," if len(branches) > 1 else "it",
         f"; or ask for branch={whole[0]!r} alone" if whole else "",
     )
+
+
+def _warn_of_idle(model: Mapping[str, Any], fresh: Mapping[str, Collection[str]]) -> None:
+    """Says which branches stay random, because they train on no domain."""
+    for name, names in fresh.items():
+        idle = model["branches"][name].get("train_on") == []
+        if names and idle and not model.get("load_finetuned"):
+            logger.warning(
+                "branch %s will stay RANDOM in training: model.branches.%s.train_on is []; name a "
+                "domain, or set model.branches.%s.init to a checkpoint of it",
+                name,
+                name,
+                name,
+            )
 
 
 def _parts_of(names: Iterable[str]) -> list[str]:

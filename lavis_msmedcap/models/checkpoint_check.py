@@ -6,7 +6,7 @@ loaded.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,13 @@ from lavis_msmedcap.models.checkpoint_settings import (
     token_width,
     told,
     trained_facts,
+    trained_settings,
 )
 from lavis_msmedcap.models.checkpoints import Header, find_checkpoint, read_header
 from lavis_msmedcap.models.llm_files import missing_llm_files, read_config
 from lavis_msmedcap.models.weight_files import Part, find, is_url, locate
 
-STAGE1_ARCH = "blip2_dual_qformer"
+STAGE1_ARCH, CAPTIONER_ARCH = "blip2_dual_qformer", "msmedcap"
 STAGE1_CURE = (
     "Run stage 1 first (python -m lavis.train --cfg-path projects/msmedcap/pretrain_mixed.yaml), "
     "or set model.stage1 to a checkpoint of it"
@@ -38,6 +39,11 @@ EMPTY_BRANCH = (
     "The file holds nothing of the {0} branch, which would stay untrained. Leave the branch out "
     "(model.branches.{0}=null), or train it: a file of one branch can be its starting point in "
     "stage 1 (model.branches.<name>.init)."
+)
+HALF_A_PREFIX = (
+    "{0} is of a captioner whose visual prefix has a {1} branch too, which is null here; its parts "
+    "were trained together. Keep model.branches.{1} as in the training; to train one branch on, "
+    "write it to a file of its own with msmedcap convert-checkpoint --to ours --branch {2}"
 )
 
 
@@ -89,9 +95,35 @@ def arch_problem(path: Path, found: str | None, arch: str | None, key: str) -> s
     return f"{path} holds a {found}, this model is a {arch}; {cure}"
 
 
+def dropped_branch_problem(
+    source: str,
+    names: Iterable[str],
+    metadata: Mapping[str, str],
+    model: Mapping[str, Any],
+) -> str | None:
+    """Says that a captioner would run on a part of its visual prefix; None if it would not.
+
+    The branches of stage 1 are trained each for itself, so that dropping one changes nothing.
+
+    Args:
+        source: Where the checkpoint is.
+        names: Its tensors by our names.
+        metadata: Its header.
+        model: The ``model:`` section that loads it.
+    """
+    if not metadata.get("arch") == model.get("arch") == CAPTIONER_ARCH:
+        return None
+    trained = {*branches_of(names), *_branches(trained_settings(metadata))}
+    kept = [name for name in _branches(model) if name in trained]
+    dropped = sorted(trained - set(_branches(model)))
+    if not dropped or not kept:  # a file of other branches alone is told elsewhere
+        return None
+    return HALF_A_PREFIX.format(source, dropped[0], kept[0])
+
+
 def _branches(model: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """Returns the branches that are not null; none at all is told elsewhere."""
-    return {name: branch for name, branch in model["branches"].items() if branch}
+    return {name: branch for name, branch in (model.get("branches") or {}).items() if branch}
 
 
 def header_problems(header: Header, path: Path, model: Mapping[str, Any], key: str) -> list[str]:
@@ -102,6 +134,8 @@ def header_problems(header: Header, path: Path, model: Mapping[str, Any], key: s
         return [wrong]
     absent = [b for b in _branches(model) if b not in branches_of(header.shapes)]
     problems = [f"{path}: {EMPTY_BRANCH.format(branch)}" for branch in absent]
+    dropped = dropped_branch_problem(str(path), header.shapes, header.metadata, model)
+    problems += [dropped] if dropped else []
     trained = trained_facts(header.kind, header.metadata)
     theirs = {**trained, **facts_of_shapes(header.shapes)}
     found, _ = sort_out(differences(theirs, facts_of_settings(model)), model, arch == model["arch"])

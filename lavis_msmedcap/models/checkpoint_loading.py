@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, ClassVar
 
 from lavis.models.base_model import BaseModel
@@ -12,7 +12,12 @@ from torch import Tensor, nn
 
 from lavis_msmedcap.common.errors import WeightsError
 from lavis_msmedcap.models.branch import QFormerBranch
-from lavis_msmedcap.models.checkpoint_check import EMPTY_BRANCH, arch_problem
+from lavis_msmedcap.models.checkpoint_check import (
+    EMPTY_BRANCH,
+    STAGE1_ARCH,
+    arch_problem,
+    dropped_branch_problem,
+)
 from lavis_msmedcap.models.checkpoint_names import AUTHORS, NOT_TRAINED, OURS
 from lavis_msmedcap.models.checkpoint_settings import (
     AUTHORS_CURE,
@@ -25,7 +30,14 @@ from lavis_msmedcap.models.checkpoint_settings import (
 )
 from lavis_msmedcap.models.checkpoints import Checkpoint, find_checkpoint, read_any_checkpoint
 from lavis_msmedcap.models.encoders.sam_weights import authors_sam_weights
-from lavis_msmedcap.models.frozen_marks import RESIZED, marks_of, odd_marks, read_marks
+from lavis_msmedcap.models.frozen_marks import FROZEN, RESIZED, marks_of, odd_marks, read_marks
+from lavis_msmedcap.models.starting_points import told_origins, untrained_branches
+from lavis_msmedcap.models.vocabularies import (
+    VOCABULARIES,
+    Vocabulary,
+    fingerprint,
+    read_fingerprints,
+)
 from lavis_msmedcap.models.weights import (
     USUAL_CURE,
     ExpectedKeys,
@@ -34,9 +46,9 @@ from lavis_msmedcap.models.weights import (
 )
 
 MODEL = "model"  # entry of a checkpoint's header: the settings
-FROZEN = "frozen"  # entry of a checkpoint's header: the marks of the frozen networks
 LLM_PART = "opt_model."
 SAM_ENCODER = "branches.sam.encoder."
+LAYER_NORM = ".encoder.ln."  # in the names of the layer norm behind a ViT
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +85,24 @@ def _warn_of_silence(checkpoint: Checkpoint, source: str) -> None:
         )
 
 
+def _warn_of_untrained(checkpoint: Checkpoint, source: str, branches: Collection[str]) -> None:
+    """Says which branches of a stage 1 of ours were saved with random weights."""
+    if checkpoint.kind != OURS or checkpoint.metadata.get("arch") != STAGE1_ARCH:
+        return
+    for name in untrained_branches(trained_settings(checkpoint.metadata)):
+        if name in branches:
+            logger.warning(
+                "branch %s of %s was NEVER TRAINED: its training had model.branches.%s.train_on [] "
+                "and no checkpoint as its init. Its weights are random and what comes of it means "
+                "nothing until it is trained; take another checkpoint, or drop the branch "
+                "(model.branches.%s=null)",
+                name,
+                source,
+                name,
+                name,
+            )
+
+
 class CheckpointedModel(BaseModel):
     """A model of branches whose trained part is kept in checkpoints.
 
@@ -92,10 +122,20 @@ class CheckpointedModel(BaseModel):
         self.loaded_from: str | None = None
         self.branches = nn.ModuleDict(branches)
         self.settings = dict(settings)
+        self._brought: set[str] = set()  # frozen parameters that came with a checkpoint
 
     def trainable_state_dict(self) -> dict[str, Tensor]:
-        """Returns what a checkpoint holds: the trainable parameters."""
-        return {name: p.detach() for name, p in trainable_parameters(self).items()}
+        """Returns what a checkpoint holds.
+
+        These are the trainable parameters, and the frozen layer norm behind a ViT where it came
+        with a checkpoint: no file that the configuration names as the encoder's gives it again.
+        """
+        kept = {
+            name: p
+            for name, p in self.named_parameters()
+            if p.requires_grad or name in self._brought
+        }
+        return {name: p.detach() for name, p in kept.items()}
 
     def load_trainable_state_dict(
         self,
@@ -118,21 +158,27 @@ class CheckpointedModel(BaseModel):
         Raises:
             WeightsError: Naming missing, unexpected, wrongly shaped and non-finite tensors.
         """
-        targets = self.trainable_state_dict()
-        for name, value in self.state_dict().items():
-            if ".encoder.ln." in name and (kind != OURS or name in state_dict):
-                targets[name] = value
+        trainable = trainable_parameters(self)
+        norms = {
+            name: p
+            for name, p in self.named_parameters()
+            if LAYER_NORM in name and (kind != OURS or name in state_dict)
+        }
+        targets = {name: p.detach() for name, p in {**trainable, **norms}.items()}
         absent = [b for b in self.branches if not any(f"branches.{b}." in k for k in state_dict)]
         cure = EMPTY_BRANCH.format(absent[0]) if absent else USUAL_CURE
         cure += AUTHORS_CURE if kind == AUTHORS else ""
         report = load_strict(targets, state_dict, source, expected, cure)
+        self._brought.update(norms)
         for line in report.lines():
             logger.info(line)
 
     def _load_any(self, checkpoint: Checkpoint, source: str, expected: ExpectedKeys) -> None:
         """Loads a checkpoint of any kind."""
         _warn_of_silence(checkpoint, source)
+        _warn_of_untrained(checkpoint, source, self.branches)
         self._check_settings(checkpoint, source)
+        self._check_vocabularies(checkpoint.metadata, source)
         self._check_frozen(checkpoint, source)
         if checkpoint.kind != OURS:
             unused = {**expected.unused, **NOT_TRAINED, **self.FOREIGN_EXTRAS}
@@ -154,6 +200,24 @@ class CheckpointedModel(BaseModel):
             if not (FROZEN in metadata and difference.key.endswith(".weights")):
                 logger.warning("%s", difference.told(source))
 
+    def tokenizers(self) -> dict[str, Vocabulary]:
+        """Returns by configuration key the tokenizers whose words the trained part depends on."""
+        return {}
+
+    def _check_vocabularies(self, metadata: Mapping[str, str], source: str) -> None:
+        """Refuses a checkpoint that was trained with other words."""
+        theirs = read_fingerprints(metadata.get(VOCABULARIES))
+        settings = trained_settings(metadata)
+        for key, tokenizer in self.tokenizers().items():
+            if theirs.get(key, fingerprint(tokenizer)) != fingerprint(tokenizer):
+                section = settings.get(key.split(".")[1]) or {}
+                name = section.get("tokenizer")
+                raise WeightsError(
+                    f"{source} was trained with another vocabulary than that of {key} here; set "
+                    f"{key} to the tokenizer of the training{f' (there {name})' if name else ''}, "
+                    "or train again"
+                )
+
     def _check_frozen(self, checkpoint: Checkpoint, source: str) -> None:
         """Refuses a checkpoint that was trained with other frozen networks."""
         marks = read_marks(checkpoint.metadata.get(FROZEN)) or {}
@@ -173,14 +237,16 @@ class CheckpointedModel(BaseModel):
     ) -> str:
         """Says in one sentence which frozen network is another one, with the cure."""
         key = "model.llm.weights" if part == LLM_PART else f"model.{part}weights"
-        if all(".encoder.ln." in name for name in odd):  # it may come from elsewhere than the ViT
+        settings = trained_settings(metadata)
+        name = facts_of_settings(settings).get(key)
+        cure = "those of the training" + (f" (there {name})" if name else "")
+        if all(LAYER_NORM in name for name in odd):  # it may come from elsewhere than the ViT
             key = f"model.{part.removesuffix('encoder.')}init"
-        name = facts_of_settings(trained_settings(metadata)).get(key)
-        there = f" (there {name})" if name else ""
+            cure = f"the file that has that layer norm ({told_origins(settings)})"
         return (
             f"{source} was trained with other frozen weights than {key} gives here: "
-            f"{', '.join(odd[:3])}{' ...' if len(odd) > 3 else ''} differ; set {key} to those of "
-            f"the training{there}, or train again"
+            f"{', '.join(odd[:3])}{' ...' if len(odd) > 3 else ''} differ; set {key} to {cure}, or "
+            "train again"
         )
 
     def _check_encoders(self, tensors: Mapping[str, Tensor], source: str) -> None:
@@ -198,12 +264,33 @@ class CheckpointedModel(BaseModel):
                 f"model.branches.{branch}.encoder.weights to {weights}"
             )
 
+    def warn_of_blank_norm(self) -> None:
+        """Says that no file gave the frozen layer norm behind the CLIP branch's ViT.
+
+        What was trained behind such a one has to keep it, so a loaded model has nothing to say.
+        """
+        parts = tuple(self._frozen_parts())
+        norms = {
+            name: p
+            for name, p in self.named_parameters()
+            if LAYER_NORM in name and name.startswith(parts) and not p.requires_grad
+        }
+        blank = all(bool((p == float(n.endswith("weight"))).all()) for n, p in norms.items())
+        if norms and blank and self.loaded_from is None:
+            logger.warning(
+                "no file gave the layer norm behind the CLIP branch's ViT, which is frozen: its "
+                "weights stay 1 and its biases 0. BLIP-2's comes with "
+                "model.branches.clip.init=blip2; or train it with "
+                "model.branches.clip.encoder.freeze_ln=false"
+            )
+
     def checkpoint_metadata(self) -> dict[str, str]:
         """Returns what identifies the model in a checkpoint's header."""
         return {
             "arch": str(self.settings.get("arch")),
             MODEL: json.dumps(self.settings),
             FROZEN: json.dumps(marks_of(self, self._frozen_parts())),
+            VOCABULARIES: json.dumps({k: fingerprint(v) for k, v in self.tokenizers().items()}),
         }
 
     def _frozen_parts(self) -> list[str]:
@@ -229,16 +316,20 @@ class CheckpointedModel(BaseModel):
 
         Args:
             url_or_filename: Checkpoint file, of ours or with the names of BLIP-2 or of the authors'
-                code; or a run directory, or a folder of runs (newest run), or an address.
+                code; or a run directory, or a folder of runs (newest finished run), or an address.
 
         Raises:
             WeightsError: If it is of another model, a key cannot be explained, or it was trained
-                with other settings or frozen networks than this model has.
+                with other settings, frozen networks or branches than this model has (stage 1
+                may leave a branch out).
         """
-        path = find_checkpoint(url_or_filename)
+        path = find_checkpoint(url_or_filename, logger.warning)
         checkpoint = read_any_checkpoint(path)
         arch = checkpoint.metadata.get("arch")
         wrong = arch_problem(path, arch, self.settings.get("arch"), "finetuned")
+        wrong = wrong or dropped_branch_problem(
+            str(path), checkpoint.tensors, checkpoint.metadata, self.settings
+        )
         if wrong is not None:
             raise WeightsError(wrong)
         self._load_any(checkpoint, str(path), ExpectedKeys(unused=self.dropped_branch_keys()))

@@ -155,7 +155,7 @@ def facts_of_shapes(shapes: Shapes) -> Facts:
             facts[f"model.branches.{branch}.num_query_token"] = parts["query_tokens"][1]
             facts["model.qformer.hidden_size"] = parts["query_tokens"][2]
         facts.update(_qformer_facts(parts))
-        if "vision_proj.weight" in parts:  # (E, D)
+        if parts.get("vision_proj.weight"):  # (E, D)
             facts["model.embed_dim"] = parts["vision_proj.weight"][0]
     return facts
 
@@ -165,8 +165,9 @@ def _qformer_facts(parts: Shapes) -> Facts:
     layers = {int(name[len(head) :].split(".")[0]) for name in parts if name.startswith(head)}
     crossed = sorted({i for i in layers if f"{head}{i}.{CROSS_KEY}" in parts})
     facts: Facts = {"model.qformer.num_layers": max(layers) + 1} if layers else {}
-    if len(crossed) > 1:
-        facts["model.qformer.cross_attention_freq"] = crossed[1] - crossed[0]
+    gaps = [later - earlier for earlier, later in zip(crossed, crossed[1:])]
+    if gaps:
+        facts["model.qformer.cross_attention_freq"] = min(gaps)
     inner = parts.get(f"{head}0.intermediate_query.dense.weight")  # (I, D)
     return {**facts, "model.qformer.intermediate_size": inner[0]} if inner else facts
 
@@ -175,8 +176,8 @@ def image_width(shapes: Shapes, branch: str) -> int | None:
     """Returns C, the width of the image tokens that a branch of a checkpoint reads."""
     head = f"branches.{branch}."
     found = (s for name, s in shapes.items() if name.startswith(head) and name.endswith(CROSS_KEY))
-    shape = next(found, None)  # (D, C)
-    return None if shape is None else shape[1]
+    shape = next(found, ())  # (D, C)
+    return shape[1] if len(shape) == 2 else None
 
 
 def differences(theirs: Facts, ours: Facts) -> list[Difference]:

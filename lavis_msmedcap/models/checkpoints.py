@@ -7,9 +7,10 @@ are read as well, see `checkpoint_names`.
 
 from __future__ import annotations
 
+import json
 import os
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,7 @@ from lavis_msmedcap.models.weights import NOTES_ENTRY, read_weights_file, requir
 FORMAT_NAME = "lavis_msmedcap"
 FORMAT_VERSION = "1"
 ADDED = "added"  # note of a converted file: our names of tensors that the conversion added
+RUN_STATUS = "status.json"  # in a run directory: whether the run is finished
 CHECKPOINT_NAMES = ("checkpoint_best.safetensors", "checkpoint_last.safetensors")
 
 
@@ -233,13 +235,16 @@ def _is_ours(path: Path) -> bool:
         return True
 
 
-def find_checkpoint(location: str | os.PathLike[str]) -> Path:
+def find_checkpoint(
+    location: str | os.PathLike[str], tell: Callable[[str], object] | None = None
+) -> Path:
     """Finds the checkpoint that a configuration means.
 
     Args:
-        location: A checkpoint file, a run directory, a folder of run directories (the newest run
-            that holds a checkpoint is taken), or the address of a file that has been downloaded.
-            Best goes before last.
+        location: A checkpoint file, a run directory, a folder of run directories (the newest
+            finished run that holds a checkpoint is taken; if none is finished, the newest), or the
+            address of a file that has been downloaded. Best goes before last.
+        tell: Gets a sentence where an unfinished run of the folder was taken or passed over.
 
     Raises:
         WeightsError: If there is none.
@@ -247,19 +252,45 @@ def find_checkpoint(location: str | os.PathLike[str]) -> Path:
     path = locate(os.fspath(location))
     if path.is_file():
         return path
-    for name in CHECKPOINT_NAMES:
-        if (path / name).is_file():
-            return path / name
+    own = _checkpoint_in(path)
+    if own is not None:
+        return own
     runs = sorted(
         (run for run in path.glob("*") if run.is_dir() and not run.name.startswith(".")),
         key=lambda run: run.name,
         reverse=True,
     )
-    for run in runs:
-        for name in CHECKPOINT_NAMES:
-            if (run / name).is_file():
-                return run / name
-    raise WeightsError(
-        f"no checkpoint at {path}: expected a .safetensors file, a run directory with "
-        f"{' or '.join(CHECKPOINT_NAMES)}, or a folder of such runs"
-    )
+    found = [file for file in map(_checkpoint_in, runs) if file is not None]
+    if not found:
+        raise WeightsError(
+            f"no checkpoint at {path}: expected a .safetensors file, a run directory with "
+            f"{' or '.join(CHECKPOINT_NAMES)}, or a folder of such runs"
+        )
+    newest = found[0]
+    finished = next((file for file in found if not _is_unfinished(file.parent)), None)
+    if tell is not None and finished is None:
+        tell(
+            f"{newest} is of a run that is not finished, and no other run in {path} is; it was "
+            "stopped, or is still training"
+        )
+    elif tell is not None and finished != newest:
+        tell(
+            f"{finished} is taken: the newest run in {path}, {newest.parent.name}, is not "
+            "finished; to take that one, name its directory"
+        )
+    return finished or newest
+
+
+def _checkpoint_in(run: Path) -> Path | None:
+    """Returns the checkpoint of a run directory, the best before the last; None if it has none."""
+    files = (run / name for name in CHECKPOINT_NAMES)
+    return next((file for file in files if file.is_file()), None)
+
+
+def _is_unfinished(run: Path) -> bool:
+    """Tells whether a run says that it is not finished; one that says nothing is taken as it is."""
+    try:
+        status = json.loads((run / RUN_STATUS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(status, dict) and status.get("finished") is False

@@ -3,12 +3,14 @@
 Values are never changed, so that there and back gives the same bits. What a kind has beyond ours
 is added on the way there (second names of tied tensors; the layer norm behind the ViT, which is
 frozen here and trained in LAVIS) and noted in the file, so that it can be taken out on the way
-back.
+back. A checkpoint that lacks a tensor, or has one that its network has no place for, is refused:
+LAVIS loads such files without a word and leaves the rest random.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -29,20 +31,19 @@ from lavis_msmedcap.models.checkpoint_names import (
 )
 from lavis_msmedcap.models.checkpoint_settings import trained_settings
 from lavis_msmedcap.models.checkpoints import ADDED, Checkpoint
-from lavis_msmedcap.models.starting_points import starting_points
+from lavis_msmedcap.models.frozen_marks import FROZEN, odd_tensors, read_marks
+from lavis_msmedcap.models.inventory import LAYER_NORM, blank_tensors
+from lavis_msmedcap.models.starting_points import starting_points, told_origins
 from lavis_msmedcap.models.weight_files import locate
-from lavis_msmedcap.models.weights import (
-    FLOAT_TYPES,
-    FLOATS,
-    LoadReport,
-    explain,
-    gather_layers,
-    read_weights,
-)
+from lavis_msmedcap.models.weights import ExpectedKeys, LoadReport, load_strict, read_weights
 
-LAYER_NORM = "branches.clip.encoder.ln."
 BRANCH = "branch"  # note: which branch the one of a BLIP-2 file is
 HEADER = ("format", "format_version")  # marks of our own files
+SAM_HEADS = r"^branches\.sam\.((vision|text)_proj\.|itm_head\.|temp$)"
+INCOMPLETE = (
+    "Take the original of a file that was cut or edited; where the training had other sizes than "
+    "--cfg-path says, correct those."
+)
 
 
 @dataclass(frozen=True)
@@ -75,30 +76,36 @@ def convert(
         source: Where it came from, for messages.
         branch: The only branch to keep; None keeps all.
         layer_norm: ``weight`` and ``bias`` of the layer norm behind the CLIP branch's ViT, for a
-            foreign kind; not needed where the checkpoint has it.
+            foreign kind; not needed where the checkpoint has it, and checked against the marks
+            of its header.
 
     Raises:
-        WeightsError: If a key cannot be explained, a value is not finite, the kind cannot hold the
-            branches, or the layer norm is needed and not given.
+        WeightsError: If a key is missing or cannot be explained, a shape is wrong, a value is not
+            finite, a branch of the settings is not there, the kind cannot hold the branches, or the
+            layer norm is needed and not given, or is not that of the training.
     """
     metadata = {key: v for key, v in checkpoint.metadata.items() if key not in HEADER}
     added = _names_in(metadata.pop(ADDED, "[]"), source)
     metadata.pop(BRANCH, None)
-    tensors, report = _trained(checkpoint, source)
-    if kind == OURS:
-        tensors = {name: value for name, value in tensors.items() if name not in added}
+    tensors = checkpoint.tensors
     if branch is not None:
         tensors = _only(branch, tensors, source)
         metadata = _settings_of(branch, metadata)
-    report.loaded = len(tensors)
+    _require_branches(tensors, metadata, source)
+    needs_norm = kind == OURS and checkpoint.kind != OURS
+    tensors, report = _trained(tensors, checkpoint.kind, metadata, source, needs_norm)
     if kind == OURS:
+        tensors = {name: value for name, value in tensors.items() if name not in added}
+        report.loaded = len(tensors)
         return Converted(tensors, metadata, report)
     from_ours(tensors, kind)  # a kind that cannot hold the branches is told before what else lacks
     complete = with_aliases(tensors)
     if "clip" in branches_of(tensors) and f"{LAYER_NORM}weight" not in tensors:
         if layer_norm is None:
             raise WeightsError(NO_LAYER_NORM.format(source, kind))
-        complete.update({f"{LAYER_NORM}{key}": value for key, value in layer_norm.items()})
+        norm = {f"{LAYER_NORM}{key}": value for key, value in layer_norm.items()}
+        _require_that_of_training(norm, metadata, source)
+        complete.update(norm)
     metadata[ADDED] = json.dumps([name for name in complete if name not in tensors])
     if kind == BLIP2:
         metadata[BRANCH] = branches_of(tensors)[0]
@@ -125,6 +132,21 @@ NO_LAYER_NORM = (
     "from with --layer-norm (the BLIP-2 checkpoint of model.branches.clip.init, or the encoder's "
     "weights), or the run configuration of the training with --cfg-path"
 )
+
+
+OTHER_LAYER_NORM = (
+    "{0} was trained behind another layer norm than the one that was found for it: values in its "
+    "header differ. Give the file that the training took it from with --layer-norm ({1})"
+)
+
+
+def _require_that_of_training(
+    norm: Mapping[str, Tensor], metadata: Mapping[str, str], source: str
+) -> None:
+    """Refuses a layer norm that contradicts the checkpoint's marks of frozen networks."""
+    if odd_tensors(read_marks(metadata.get(FROZEN)) or {}, norm):
+        origins = told_origins(trained_settings(metadata))
+        raise WeightsError(OTHER_LAYER_NORM.format(source, origins))
 
 
 def layer_norm_of_file(location: str) -> dict[str, Tensor] | None:
@@ -188,35 +210,67 @@ def layer_norm_of_training(
     return {"weight": torch.ones(width), "bias": torch.zeros(width)}
 
 
-def _trained(checkpoint: Checkpoint, source: str) -> tuple[dict[str, Tensor], LoadReport]:
-    """Returns what our checkpoints hold of a checkpoint, each other key explained."""
-    report = LoadReport(source)
-    aside = dict(NOT_TRAINED)
-    if checkpoint.kind != OURS and checkpoint.metadata.get("arch") == "msmedcap":
-        aside.update(STAGE1_ONLY)
-    report.expected_unused, kept = explain(checkpoint.tensors, aside)
-    problems = [
-        f"unexpected: {name}"
-        for name in gather_layers(k for k in kept if not k.startswith("branches."))
-    ]
-    for name in kept:
-        value = checkpoint.tensors[name]
-        if value.dtype not in FLOAT_TYPES:
-            problems.append(f"wrong type: {name} holds {value.dtype}; {FLOATS}")
-        elif not bool(torch.isfinite(value).all()):
-            problems.append(f"not finite: {name}")
-    if problems:
-        shown = "\n".join(f"  {problem}" for problem in problems)
-        raise WeightsError(f"{source} cannot be converted ({len(problems)} problems):\n{shown}")
-    return {name: checkpoint.tensors[name] for name in kept}, report
+def _trained(
+    tensors: Mapping[str, Tensor],
+    kind: str,
+    metadata: Mapping[str, str],
+    source: str,
+    needs_norm: bool,
+) -> tuple[dict[str, Tensor], LoadReport]:
+    """Returns what our checkpoints hold of a checkpoint, which has to be complete.
+
+    Args:
+        tensors: Under our names.
+        kind: What it is.
+        metadata: What it says of itself.
+        source: Where it came from, for messages.
+        needs_norm: Whether the layer norm of a CLIP branch must be there too.
+
+    Raises:
+        WeightsError: Naming missing, unexpected, wrongly shaped and non-finite tensors.
+    """
+    captioner = metadata.get("arch") == "msmedcap"
+    shapes = {name: tuple(value.shape) for name, value in tensors.items()}
+    blank = blank_tensors(shapes, trained_settings(metadata), captioner)
+    missing, unused = {}, dict(NOT_TRAINED)
+    if kind != OURS and captioner:
+        unused.update(STAGE1_ONLY)
+    if not needs_norm and not any(name.startswith(LAYER_NORM) for name in tensors):
+        missing[rf"^{re.escape(LAYER_NORM)}"] = "the layer norm behind the ViT is frozen here"
+    if FROZEN not in metadata and len(branches_of(tensors)) > 1 and not _heads_of_sam(tensors):
+        missing[SAM_HEADS] = "the authors' code has no heads of ITC and ITM beside a CLIP branch"
+    report = load_strict(blank, tensors, source, ExpectedKeys(missing, unused), INCOMPLETE)
+    return {name: tensors[name] for name in tensors if name in blank}, report
+
+
+def _heads_of_sam(tensors: Mapping[str, Tensor]) -> list[str]:
+    """Returns the names of the SAM branch's heads."""
+    return [name for name in tensors if re.search(SAM_HEADS, name)]
+
+
+def _require_branches(
+    tensors: Mapping[str, Tensor], metadata: Mapping[str, str], source: str
+) -> None:
+    """Refuses a checkpoint without a branch that its settings have."""
+    settings = trained_settings(metadata)
+    found = branches_of(tensors)
+    for name, branch in (settings.get("branches") or {}).items():
+        if branch and name not in found:
+            raise WeightsError(
+                f"{source} holds nothing of the {name} branch, which the settings of its training "
+                "have. Take the original file; or convert what it holds, with "
+                f"--branch {' or '.join(found)}"
+            )
 
 
 def _only(branch: str, tensors: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
-    kept = {name: v for name, v in tensors.items() if name.startswith(f"branches.{branch}.")}
-    if not kept:
-        found = " and ".join(branches_of(tensors)) or "no branch"
-        raise WeightsError(f"{source} has {found}, not {branch}; choose another --branch")
-    return kept
+    """Leaves out the other branch."""
+    found = branches_of(tensors)
+    if branch not in found:
+        held = " and ".join(found) or "no branch"
+        raise WeightsError(f"{source} has {held}, not {branch}; choose another --branch")
+    others = tuple(f"branches.{other}." for other in found if other != branch)
+    return {name: v for name, v in tensors.items() if not name.startswith(others)}
 
 
 def _settings_of(branch: str, metadata: Mapping[str, str]) -> dict[str, str]:

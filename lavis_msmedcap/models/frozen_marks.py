@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+FROZEN = "frozen"  # entry of a checkpoint's header: the marks
 VALUES = 4  # of each tensor, evenly spread
 NUMBER = re.compile(r"\.\d+(?=\.)")
 # tables that are resized with the image
@@ -88,6 +89,11 @@ def odd_marks(
         known = [name for name in marked if name in tensors]
         odd += [n for n in known if _differ(marks[n], tensors[n])] if known else marked
     return odd
+
+
+def odd_tensors(marks: Mapping[str, list[float]], tensors: Mapping[str, Tensor]) -> list[str]:
+    """Returns the names of those tensors that are not the marked ones; unmarked ones pass."""
+    return [name for name, v in tensors.items() if name in marks and _differ(marks[name], v)]
 
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:

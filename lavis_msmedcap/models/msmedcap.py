@@ -40,6 +40,7 @@ from lavis_msmedcap.models.llm_text import (
 )
 from lavis_msmedcap.models.samples import require, texts_of
 from lavis_msmedcap.models.text_lengths import TextLength
+from lavis_msmedcap.models.vocabularies import Vocabulary
 from lavis_msmedcap.models.weight_files import Need
 from lavis_msmedcap.models.weights import ExpectedKeys
 
@@ -114,6 +115,10 @@ class MSMedCap(DualBranchModel):
     def opt_proj(self) -> nn.Module:
         """BLIP-2's name for the CLIP branch's linear layer into the LLM."""
         return cast(nn.Module, self._primary.llm_proj)
+
+    def tokenizers(self) -> dict[str, Vocabulary]:
+        """Returns the LLM's tokenizer by its key; captioning leaves the Q-Former's unused."""
+        return {"model.llm.tokenizer": self.opt_tokenizer}
 
     def trains_as_a_whole(self, domains: Collection[str], batch: int) -> bool:  # noqa: ARG002
         """Tells whether every batch gives every trainable parameter a gradient: always."""
@@ -329,14 +334,14 @@ class MSMedCap(DualBranchModel):
 
         Args:
             location: Checkpoint file (of BLIP-2 or of the authors' code too), run directory, or
-                folder of runs (newest run).
+                folder of runs (newest finished run).
 
         Raises:
             WeightsError: If there is no such checkpoint, it is of another model, a key cannot be
                 explained, or it was trained with other settings or frozen encoders.
         """
         try:
-            path = find_checkpoint(location)
+            path = find_checkpoint(location, logger.warning)
         except WeightsError as error:
             raise WeightsError(f"model.stage1: {error}. {STAGE1_CURE}") from error
         checkpoint = read_any_checkpoint(path)
@@ -381,6 +386,7 @@ class MSMedCap(DualBranchModel):
                 "weights, and captions mean nothing until they are trained; set model.stage1 to a "
                 "checkpoint of stage 1, or load a trained captioner with model.load_finetuned=true"
             )
+        model.warn_of_blank_norm()
         return model
 
     @classmethod

@@ -87,6 +87,46 @@ def starting_problems(model: Mapping[str, Any], stage: int = 1) -> list[str]:
     return problems
 
 
+def untrained_branches(model: Mapping[str, Any]) -> list[str]:
+    """Returns the branches that a stage-1 training leaves with random weights.
+
+    They train on no domain, and their starting point gives no trained reader of their encoder: a
+    BERT knows no images, and what reads one encoder's tokens is no reader of another's.
+
+    Args:
+        model: The ``model:`` section of the training.
+    """
+    if model.get("load_finetuned"):  # whatever that checkpoint holds
+        return []
+    branches = {name: own for name, own in (model.get("branches") or {}).items() if own}
+    idle = [name for name, own in branches.items() if own.get("train_on") == []]
+    of_clip = {"clip": ("blip2",)}  # a word that gives this branch all it needs
+    return [
+        name
+        for name in idle
+        if (init := branches[name].get("init", SCRATCH)) in WORDS
+        and init not in of_clip.get(name, ())
+    ]
+
+
+def told_origins(model: Mapping[str, Any]) -> str:
+    """Says which files may have given the layer norm of the CLIP branch in a training.
+
+    Args:
+        model: The ``model:`` section of the training; empty if it is not known.
+    """
+    point = starting_points(model, stage=2).get("clip")
+    encoder = ((model.get("branches") or {}).get("clip") or {}).get("encoder") or {}
+    files = {
+        "model.finetuned": model.get("finetuned") if model.get("load_finetuned") else None,
+        "model.stage1": None if model.get("load_finetuned") else model.get("stage1"),
+        "model.branches.clip.init": None if point is None else point.file,
+        "model.branches.clip.encoder.weights": encoder.get("weights"),
+    }
+    told = ", ".join(f"{key} was {file}" for key, file in files.items() if file)
+    return f"in the training {told}" if told else f"in the training that of {' or '.join(files)}"
+
+
 def unknown_word(value: str) -> bool:
     """Tells whether a starting point is neither a path, nor an address, nor a known name."""
     is_path = any(mark in value for mark in (os.sep, "/", ".", ":", "~", "$"))

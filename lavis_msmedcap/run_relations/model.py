@@ -14,6 +14,7 @@ from lavis_msmedcap.models.encoders.sam import POOL
 from lavis_msmedcap.models.encoders.sam_sizes import size_conflict
 from lavis_msmedcap.models.precision import precision_problem
 from lavis_msmedcap.models.quantization import QUANTIZATIONS, device_problem
+from lavis_msmedcap.models.starting_points import SCRATCH, untrained_branches
 from lavis_msmedcap.models.weight_files import is_url
 from lavis_msmedcap.models.weights import PRECISIONS
 from lavis_msmedcap.run_relations.values import (
@@ -139,6 +140,16 @@ def _recipe_problems(config: Mapping[str, Any], drawn: Collection[str]) -> Itera
     if recipe and all(domains == [] for domains in recipe.values()):
         keys = " and ".join(f"model.branches.{name}.train_on" for name in recipe)
         yield f"{keys}: [], so nothing would train; name a domain ({', '.join(DOMAINS)})"
+        return
+    model = {**config["model"], "branches": dict(branches_of(config))}
+    for name in untrained_branches(model):
+        path = f"model.branches.{name}"
+        init = model["branches"][name].get("init", SCRATCH)
+        yield (
+            f"{path}.train_on is [] and {path}.init is {init}, so the branch would be saved with "
+            f"random weights; name a domain ({', '.join(DOMAINS)}), set {path}.init to a "
+            f"checkpoint, or write {path}=null to drop it"
+        )
     for name, domains in recipe.items():
         wanted = [domain for domain in names(domains) if domain in DOMAINS]
         # an empty list says so on purpose: the branch keeps its starting weights
@@ -154,11 +165,18 @@ def _recipe_problems(config: Mapping[str, Any], drawn: Collection[str]) -> Itera
             else "no dataset of this run is of that domain"
         )
         cure = "change that" if idle else "add such a dataset"
+        if name not in untrained_branches(_without_domains(model, name)):
+            cure += f", or write {path}.train_on=[] to keep its starting weights"
         yield (
             f"{path}.train_on is [{', '.join(wanted)}], but {lack}, so the branch would not train; "
-            f"{cure}, or write {path}.train_on=[] to keep its starting weights, or {path}=null to "
-            "drop it"
+            f"{cure}, or write {path}=null to drop it"
         )
+
+
+def _without_domains(model: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Returns the section with an empty ``train_on`` of one branch."""
+    branches = model["branches"]
+    return {**model, "branches": {**branches, name: {**branches[name], "train_on": []}}}
 
 
 def _objective_problems(config: Mapping[str, Any]) -> Iterator[str]:

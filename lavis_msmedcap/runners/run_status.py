@@ -18,10 +18,11 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from lavis_msmedcap.common.whole_files import write_whole
+from lavis_msmedcap.models.checkpoints import RUN_STATUS
 
 logger = logging.getLogger(__name__)
 
-STATUS, LOCK = "status.json", ".lock"
+STATUS, LOCK = RUN_STATUS, ".lock"
 # what may change between an interruption and going on: it changes no weight
 FREE_RUN_KEYS = frozenset(
     {

@@ -24,7 +24,7 @@ from lavis_msmedcap.common.distributed import (
 )
 from lavis_msmedcap.common.errors import ConfigError, Interruption, Preempted
 from lavis_msmedcap.common.whole_files import write_whole
-from lavis_msmedcap.models.checkpoint_loading import FROZEN
+from lavis_msmedcap.models.frozen_marks import FROZEN
 from lavis_msmedcap.runners.checkpointing import BEST, Checkpoints, TrainingState, Weights
 from lavis_msmedcap.runners.data_summary import DataBook
 from lavis_msmedcap.runners.determinism import determinism, settle_cublas

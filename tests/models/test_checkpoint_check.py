@@ -94,7 +94,6 @@ def test_what_no_shape_tells(write: Callable[..., Path], option: str, cure: str)
         ("model.llm.precision=bf16", "model.qformer.dropout=0.3", "model.max_txt_len=80"),
         ("model.branches.clip.train_on=[medical]", f"{SAM}.precision=bf16"),
         (f"{SAM}.pool=4",),  # not used by spatial tokens
-        ("model.branches.sam=null",),
         ("model.llm.gradient_checkpointing=true", "model.offline=false"),
     ],
 )

@@ -129,7 +129,7 @@ BROKEN_OPTIONS = {
     "branch_without_data": (
         "datasets.coco2014_caption=null",
         "model.branches.clip.train_on is [general]",
-        "model.branches.clip.train_on=[]",
+        "model.branches.clip=null",
     ),
     "unknown_domain": (
         "model.branches.sam.train_on=[medcal]",

@@ -12,11 +12,12 @@ from typing import Any
 
 from lavis_msmedcap.common.errors import WeightsError
 from lavis_msmedcap.common.paths import PACKAGE_PREFIX, package_path
-from lavis_msmedcap.models.checkpoint_loading import FROZEN
 from lavis_msmedcap.models.checkpoints import find_checkpoint, read_checkpoint, save_checkpoint
+from lavis_msmedcap.models.frozen_marks import FROZEN
+from lavis_msmedcap.models.vocabularies import VOCABULARIES
 
 TARGET = "assets/demo/msmedcap.safetensors"
-KEPT = ("arch", "epoch", "global_step", "step", FROZEN)
+KEPT = ("arch", "epoch", "global_step", "step", FROZEN, VOCABULARIES)
 ORIGIN = ("stage1", "finetuned")  # what the run started from, on the machine that trained it
 
 

@@ -11,7 +11,7 @@ from lavis_msmedcap.models.encoders.clip_l import ClipLEncoder
 from lavis_msmedcap.models.encoders.clip_tower import ClipTower
 from lavis_msmedcap.models.weights import ExpectedKeys
 
-NORM_FROM_BLIP2 = {r"^ln\.": "the layer norm comes with the BLIP-2 checkpoint"}
+NORM_FROM_BLIP2 = {r"^ln\.": "the file is of the ViT alone, the layer norm behind it BLIP-2's"}
 VIT = "vit."  # in front of the ViT's names in an encoder
 CLIP_L_EXTRA_BLOCKS = 3  # OpenAI publishes 24, LAVIS builds 21
 
