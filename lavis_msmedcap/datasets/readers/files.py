@@ -21,6 +21,10 @@ SPLIT_WORDS = {
     "val": ("validation", "valid", "val", "dev"),
     "test": ("test", "testing"),
 }
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".gif", ".bmp"),
+    *(".dcm", ".dicom", ".nii", ".nii.gz"),
+)
 _NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
 
 
@@ -151,3 +155,9 @@ def split_of(word: str) -> str | None:
     """Returns the split that a word means, None if it means none."""
     plain = word.strip().lower()
     return next((split for split in SPLITS if plain in SPLIT_WORDS[split]), None)
+
+
+def image_suffix(name: str) -> str:
+    """Returns the extension of an image in small letters, "" for the name of anything else."""
+    lower = name.lower()
+    return next((end for end in reversed(IMAGE_SUFFIXES) if lower.endswith(end)), "")

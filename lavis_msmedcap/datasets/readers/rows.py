@@ -17,6 +17,7 @@ from lavis_msmedcap.datasets.readers.framing import find_framing, fits, named_wi
 from lavis_msmedcap.datasets.readers.parquet import FILES, parquet_columns, parquet_rows
 from lavis_msmedcap.datasets.readers.sniffing import (
     FALLBACK,
+    quoted_rows,
     sniff_encoding,
     sniff_layout,
     swallows_rows,
@@ -95,6 +96,8 @@ class TextTable(Table):
         self._quotes_told = options.quotes is not None
         guessed = encoding == FALLBACK and not options.encoding
         notes = [f"{path.name} read as {FALLBACK}, not being UTF-8"] if guessed else []
+        if not self._quotes_told and not self._layout.quotes:
+            notes.append(f"{path.name} read with quotation marks as text, not being well-formed")
         line, header = next(self._fields(path), (1, []))
         columns = [name.strip() for name in header[: named_width(header)]]
         super().__init__(path, columns, notes)
@@ -133,19 +136,17 @@ class TextTable(Table):
         Only what ends the first row ends a row, as `sniff_layout` reads it too: of line feed and
         carriage return the other one stands inside captions.
         """
-        separator, quotes = self._layout
         before = number = self._framing.lines_before
         try:
             with open_rows(path, self._framing) as file:
-                if not quotes:
+                if not self._layout.quotes:
                     for number, line in enumerate(file, before + 1):
-                        fields = line.rstrip("\r\n").split(separator)
+                        fields = line.rstrip("\r\n").split(self._layout.separator)
                         if any(map(str.strip, fields)):
                             yield number, fields
                     return
-                reader = csv.reader(file, delimiter=separator, strict=True)
-                for fields in reader:
-                    number = before + reader.line_num
+                for line_num, fields in quoted_rows(file, self._layout):
+                    number = before + line_num
                     if any(fields):
                         yield number, fields
         except csv.Error as error:
