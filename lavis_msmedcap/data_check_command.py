@@ -204,7 +204,7 @@ def _one_data_set_each(places: Sequence[Path]) -> list[list[Path]]:
     Apart, their patients would count as those of different data sets.
     """
     from lavis_msmedcap.common.paths import resolve_path
-    from lavis_msmedcap.data_check.formats import split_word
+    from lavis_msmedcap.datasets.readers.files import split_word
 
     together: dict[tuple[Path, str], list[Path]] = {}
     for place in places:

@@ -7,7 +7,6 @@ one that a place looks like is taken, so the most particular ones come first.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
@@ -19,7 +18,7 @@ from lavis_msmedcap.common.paths import cache_root
 from lavis_msmedcap.data_check.manifest import is_manifest, read_manifest
 from lavis_msmedcap.datasets.readers.coco import read_coco
 from lavis_msmedcap.datasets.readers.columns import choose_columns
-from lavis_msmedcap.datasets.readers.files import SPLIT_WORDS, split_of
+from lavis_msmedcap.datasets.readers.files import SPLIT_WORDS, split_word
 from lavis_msmedcap.datasets.readers.medicat import find_jsonl, read_medicat
 from lavis_msmedcap.datasets.readers.report import ReadReport
 from lavis_msmedcap.datasets.readers.roco import KINDS, read_roco
@@ -239,12 +238,6 @@ def _image_root(file: Path, place: Path) -> Path:
     if place.is_dir():
         return place
     return file.parent.parent if file.parent.name == "annotations" else file.parent
-
-
-def split_word(name: str) -> str | None:
-    """Returns the split that a file name tells, as ``captions_val2014.json`` does, or None."""
-    words = re.split(r"[^a-z]+", name.lower())
-    return next(filter(None, map(split_of, words)), None)
 
 
 def split_in_name(name: str) -> str:

@@ -161,3 +161,13 @@ def image_suffix(name: str) -> str:
     """Returns the extension of an image in small letters, "" for the name of anything else."""
     lower = name.lower()
     return next((end for end in reversed(IMAGE_SUFFIXES) if lower.endswith(end)), "")
+
+
+def split_word(name: str) -> str | None:
+    """Returns the split that a file name tells, as ``captions_val2014.json`` does.
+
+    Returns:
+        None if no word of it means a split, or words of it mean several.
+    """
+    told = set(filter(None, map(split_of, re.split(r"[^a-z]+", name.lower()))))
+    return told.pop() if len(told) == 1 else None
