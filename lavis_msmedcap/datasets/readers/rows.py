@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -27,7 +27,6 @@ FORMATS = ("csv", "tsv", "jsonl", "json", "parquet")
 
 Cells = Union[Mapping[str, Any], None]  # None: a row of another width than the header
 
-_PEEK = 100  # objects whose keys are taken for the columns of a JSON table
 _CONTAINERS = {
     b"PK\x03\x04": "an Excel or zip file; save it as CSV",
     b"\x1f\x8b": "packed; unpack it",
@@ -164,8 +163,8 @@ class LinesTable(Table):
     """JSON lines: one object per line."""
 
     def __init__(self, path: Path) -> None:
-        head = islice(json_lines(path), _PEEK)
-        super().__init__(path, list(dict.fromkeys(name for _, entry in head for name in entry)))
+        # all of them: a patient may be told from some later line on only
+        super().__init__(path, _keys(entry for _, entry in json_lines(path)))
 
     def rows(self, columns: Sequence[str]) -> Iterator[tuple[int, Cells]]:  # noqa: ARG002
         """Yields (line, object)."""
@@ -185,8 +184,7 @@ class ListTable(Table):
                 "file is read by the dataset coco2014_caption)"
             )
         self._entries: list[dict[str, Any]] = content
-        names = dict.fromkeys(name for entry in content[:_PEEK] for name in entry)
-        super().__init__(path, list(names))
+        super().__init__(path, _keys(content))
 
     def rows(self, columns: Sequence[str]) -> Iterator[tuple[int, Cells]]:  # noqa: ARG002
         """Yields (entry, counted from 0; object)."""
@@ -251,6 +249,13 @@ def detect_format(path: Path) -> str:
     if text.startswith("{"):
         return "jsonl" if _is_object(text.split("\n", 1)[0]) or len(head) == 2**16 else "json"
     return "tsv" if path.suffix.lower() in (".tsv", ".tab") else "csv"
+
+
+def _keys(entries: Iterable[dict[str, Any]]) -> list[str]:
+    names: dict[str, None] = {}
+    for entry in entries:
+        names.update(dict.fromkeys(entry))
+    return list(names)
 
 
 def _is_object(line: str) -> bool:
