@@ -12,8 +12,9 @@ from lavis_msmedcap.common.errors import DataError
 
 ColumnMap = Mapping[str, Union[str, Sequence[str], None]]
 
-# Usual names, the likeliest first, as `_plain` writes them. An "id" says which image it is where no
-# other column does (ImageCLEF, ROCOv2); beside one it may number captions or patients as well.
+# Usual names, the likeliest first, those that say more before those that may mean anything; as
+# `_plain` writes them. An "id" says which image it is where no other column does (ImageCLEF,
+# ROCOv2); beside one it may number captions or patients as well.
 USUAL: dict[str, tuple[str, ...]] = {
     "image": (
         *("image", "image_path", "img_path", "image_file", "image_filename", "image_name", "img"),
@@ -27,8 +28,8 @@ USUAL: dict[str, tuple[str, ...]] = {
     "image_id": ("image_id", "imageid", "img_id"),
     "split": ("split", "set", "subset", "partition"),
     "group_id": (
-        *("group_id", "group", "patient_id", "patientid", "patient", "subject_id", "subject"),
-        *("study_id", "article", "article_id", "pmcid", "pmc_id", "pmc", "pdf_hash"),
+        *("group_id", "patient_id", "patientid", "patient", "subject_id", "subject"),
+        *("article", "article_id", "pmcid", "pmc_id", "pmc", "pdf_hash", "study_id", "group"),
     ),
     "domain": ("domain",),
     "source": (),  # never guessed: whoever reads a table says what data set it is
@@ -64,6 +65,29 @@ class Columns:
         others = (self.image_id, self.split, self.group_id, self.domain, self.source)
         names = (self.image, *self.captions, *others)
         return tuple(dict.fromkeys(name for name in names if name is not None))
+
+    def guesses(self, given: ColumnMap) -> str:
+        """Says which columns were taken for what, unless they are called so or were given.
+
+        Args:
+            given: As for `choose_columns`.
+
+        Returns:
+            As in "image from 'Scan Path', group_id from 'PatientID'"; perhaps empty.
+        """
+        chosen = {
+            "image": self.image,
+            "caption": self.captions[0],
+            "image_id": self.image_id,
+            "split": self.split,
+            "group_id": self.group_id,
+            "domain": self.domain,
+        }
+        return ", ".join(
+            f"{field} from {name!r}"
+            for field, name in chosen.items()
+            if name is not None and given.get(field) is None and _plain(name) != field
+        )
 
 
 def choose_columns(found: Sequence[str], given: ColumnMap, table: str, key: str) -> Columns:

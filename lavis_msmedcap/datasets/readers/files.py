@@ -21,6 +21,10 @@ SPLIT_WORDS = {
     "val": ("validation", "valid", "val", "dev"),
     "test": ("test", "testing"),
 }
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".gif", ".bmp"),
+    *(".dcm", ".dicom", ".nii", ".nii.gz"),
+)
 _NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
 
 
@@ -147,18 +151,28 @@ def usable_captions(captions: Iterable[Any]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(text for text in stripped if text))
 
 
+def split_of(word: str) -> str | None:
+    """Returns the split that a word means, None if it means none."""
+    plain = word.strip().lower()
+    return next((split for split in SPLITS if plain in SPLIT_WORDS[split]), None)
+
+
+def image_suffix(name: str) -> str:
+    """Returns the extension of an image in small letters, "" for the name of anything else."""
+    lower = name.lower()
+    return next((end for end in reversed(IMAGE_SUFFIXES) if lower.endswith(end)), "")
+
+
 def split_word(name: str) -> str | None:
-    """Returns the split that a file name tells, as ``captions_val2014.json`` does, or None."""
-    words = re.split(r"[^a-z]+", name.lower())
-    return next(filter(None, map(split_of, words)), None)
+    """Returns the split that a file name tells, as ``captions_val2014.json`` does.
+
+    Returns:
+        None if no word of it means a split, or words of it mean several.
+    """
+    told = set(filter(None, map(split_of, re.split(r"[^a-z]+", name.lower()))))
+    return told.pop() if len(told) == 1 else None
 
 
 def split_in_name(name: str) -> str:
     """Returns the split that a file name tells, or "train"."""
     return split_word(name) or "train"
-
-
-def split_of(word: str) -> str | None:
-    """Returns the split that a word means, None if it means none."""
-    plain = word.strip().lower()
-    return next((split for split in SPLITS if plain in SPLIT_WORDS[split]), None)

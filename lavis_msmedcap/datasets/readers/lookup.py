@@ -6,13 +6,9 @@ import os
 from pathlib import Path, PurePath, PureWindowsPath
 
 from lavis_msmedcap.common.errors import DataError
-from lavis_msmedcap.datasets.readers.files import FolderIndex, safe_name
+from lavis_msmedcap.datasets.readers.files import FolderIndex, image_suffix, safe_name
 from lavis_msmedcap.imaging.places import split_place
 
-IMAGE_SUFFIXES = (
-    *(".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".gif", ".bmp"),
-    *(".dcm", ".dicom", ".nii", ".nii.gz"),
-)
 _SHOWN = 3
 
 
@@ -92,11 +88,11 @@ class ImageFinder:
         if folder not in self._stems:
             stems: dict[str, list[str]] = {}
             for entry in self._index.names(folder):
-                if entry.lower().endswith(IMAGE_SUFFIXES):
+                if image_suffix(entry):
                     stems.setdefault(_stem(entry), []).append(entry)
             self._stems[folder] = stems
         found = self._stems[folder].get(name, [])
-        if not found and name.lower().endswith(IMAGE_SUFFIXES):
+        if not found and image_suffix(name):
             alike = self._stems[folder].get(_stem(name), [])
             found = [entry for entry in alike if entry.lower() == name.lower()]
         if len(found) > 1:
@@ -109,6 +105,4 @@ class ImageFinder:
 
 def _stem(name: str) -> str:
     """Returns a file name without the extension of an image."""
-    lower = name.lower()
-    suffix = next((end for end in reversed(IMAGE_SUFFIXES) if lower.endswith(end)), "")
-    return name[: len(name) - len(suffix)]
+    return name[: len(name) - len(image_suffix(name))]

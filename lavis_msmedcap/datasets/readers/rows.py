@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -17,6 +17,7 @@ from lavis_msmedcap.datasets.readers.framing import find_framing, fits, named_wi
 from lavis_msmedcap.datasets.readers.parquet import FILES, parquet_columns, parquet_rows
 from lavis_msmedcap.datasets.readers.sniffing import (
     FALLBACK,
+    quoted_rows,
     sniff_encoding,
     sniff_layout,
     swallows_rows,
@@ -26,7 +27,6 @@ FORMATS = ("csv", "tsv", "jsonl", "json", "parquet")
 
 Cells = Union[Mapping[str, Any], None]  # None: a row of another width than the header
 
-_PEEK = 100  # objects whose keys are taken for the columns of a JSON table
 _CONTAINERS = {
     b"PK\x03\x04": "an Excel or zip file; save it as CSV",
     b"\x1f\x8b": "packed; unpack it",
@@ -95,6 +95,8 @@ class TextTable(Table):
         self._quotes_told = options.quotes is not None
         guessed = encoding == FALLBACK and not options.encoding
         notes = [f"{path.name} read as {FALLBACK}, not being UTF-8"] if guessed else []
+        if not self._quotes_told and not self._layout.quotes:
+            notes.append(f"{path.name} read with quotation marks as text, not being well-formed")
         line, header = next(self._fields(path), (1, []))
         columns = [name.strip() for name in header[: named_width(header)]]
         super().__init__(path, columns, notes)
@@ -133,19 +135,17 @@ class TextTable(Table):
         Only what ends the first row ends a row, as `sniff_layout` reads it too: of line feed and
         carriage return the other one stands inside captions.
         """
-        separator, quotes = self._layout
         before = number = self._framing.lines_before
         try:
             with open_rows(path, self._framing) as file:
-                if not quotes:
+                if not self._layout.quotes:
                     for number, line in enumerate(file, before + 1):
-                        fields = line.rstrip("\r\n").split(separator)
+                        fields = line.rstrip("\r\n").split(self._layout.separator)
                         if any(map(str.strip, fields)):
                             yield number, fields
                     return
-                reader = csv.reader(file, delimiter=separator, strict=True)
-                for fields in reader:
-                    number = before + reader.line_num
+                for line_num, fields in quoted_rows(file, self._layout):
+                    number = before + line_num
                     if any(fields):
                         yield number, fields
         except csv.Error as error:
@@ -163,8 +163,8 @@ class LinesTable(Table):
     """JSON lines: one object per line."""
 
     def __init__(self, path: Path) -> None:
-        head = islice(json_lines(path), _PEEK)
-        super().__init__(path, list(dict.fromkeys(name for _, entry in head for name in entry)))
+        # all of them: a patient may be told from some later line on only
+        super().__init__(path, _keys(entry for _, entry in json_lines(path)))
 
     def rows(self, columns: Sequence[str]) -> Iterator[tuple[int, Cells]]:  # noqa: ARG002
         """Yields (line, object)."""
@@ -184,8 +184,7 @@ class ListTable(Table):
                 "file is read by the dataset coco2014_caption)"
             )
         self._entries: list[dict[str, Any]] = content
-        names = dict.fromkeys(name for entry in content[:_PEEK] for name in entry)
-        super().__init__(path, list(names))
+        super().__init__(path, _keys(content))
 
     def rows(self, columns: Sequence[str]) -> Iterator[tuple[int, Cells]]:  # noqa: ARG002
         """Yields (entry, counted from 0; object)."""
@@ -250,6 +249,13 @@ def detect_format(path: Path) -> str:
     if text.startswith("{"):
         return "jsonl" if _is_object(text.split("\n", 1)[0]) or len(head) == 2**16 else "json"
     return "tsv" if path.suffix.lower() in (".tsv", ".tab") else "csv"
+
+
+def _keys(entries: Iterable[dict[str, Any]]) -> list[str]:
+    names: dict[str, None] = {}
+    for entry in entries:
+        names.update(dict.fromkeys(entry))
+    return list(names)
 
 
 def _is_object(line: str) -> bool:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import codecs
 import csv
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from lavis_msmedcap.common.errors import DataError
+from lavis_msmedcap.datasets.readers.files import image_suffix
 from lavis_msmedcap.datasets.readers.framing import Framing, fits, named_width, open_rows
 
 SEPARATORS = (",", "\t", ";", "|")
@@ -18,6 +19,9 @@ FALLBACK = "cp1252"
 _HEAD = 2**18  # characters that a guess is made from: a few hundred captions
 _CHUNK = 2**20
 _NAME = re.compile(r"\S*[\d.]\S*")  # a file or an id rather than a word
+_DIGEST = re.compile(r"(?=\D*\d)[0-9a-f]{8,}(?:-[0-9a-f]{4,})*", re.IGNORECASE)  # a UUID, an MD5
+# a field that is quoted as a whole; a quotation mark inside it is doubled, or has a backslash
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.|"")*"')
 _DIGITS = re.compile(r"\d+")
 _LETTERS = re.compile(r"[^\W\d_]+")
 _MARKS = (
@@ -34,10 +38,13 @@ class Layout(NamedTuple):
         separator: What stands between two fields, one character.
         quotes: Whether a field in double quotes may hold separators and line ends. Without, a
             quotation mark is text.
+        backslashes: Whether a quotation mark inside quotes has a backslash before it, as Spark
+            and MySQL write it, and is not doubled.
     """
 
     separator: str
     quotes: bool
+    backslashes: bool = False
 
 
 def sniff_encoding(path: Path) -> str:
@@ -72,10 +79,9 @@ def sniff_layout(
 ) -> Layout:
     """Returns the layout under which the largest share of rows has as many fields as the first.
 
-    Quotes count where they are well-formed. Where they are not, they are text if every row fits
-    without them; if not, they count, so that reading on names the malformed row. They are text
-    as well if every row of the whole file fits without them while they make one row of several,
-    see `swallows_rows`.
+    Quotes count where they are well-formed in the whole file and make no row of several, see
+    `swallows_rows`. Where not, they are text if every row fits without them and hardly a field is
+    quoted as programs do it; else they count, so that reading on names the malformed row.
 
     Args:
         path: Text table whose first row names the columns.
@@ -99,9 +105,7 @@ def sniff_layout(
     separators = (separator,) if separator else SEPARATORS
     layouts = [Layout(s, _quotes(lines, s) if quotes is None else quotes) for s in separators]
     best = max(layouts, key=lambda layout: _fit(lines, layout))  # the first of equals
-    if best.quotes and quotes is None and _quotes_are_text(path, framing, best.separator):
-        return best._replace(quotes=False)
-    return best
+    return _quoting(path, framing, best.separator) if quotes is None else best
 
 
 def swallows_rows(fields: Sequence[str], separator: str, width: int, line_end: str = "\n") -> bool:
@@ -128,28 +132,80 @@ def swallows_rows(fields: Sequence[str], separator: str, width: int, line_end: s
     return False
 
 
+def quoted_rows(lines: Iterable[str], layout: Layout) -> Iterator[tuple[int, list[str]]]:
+    """Yields (number of the line that it ends on, fields) of the rows of a table with quotes.
+
+    Raises:
+        csv.Error: If quotes are malformed.
+    """
+    if layout.backslashes:
+        lines = (line.replace('\\"', '""') for line in lines)
+    reader = csv.reader(lines, delimiter=layout.separator, strict=True)
+    for fields in reader:
+        yield reader.line_num, fields
+
+
 def _shape(cell: str) -> str:
-    """Returns what the names of a column have in common: "12-b.png" is "0-a.a"; "" for text."""
-    name = cell.strip("\r")
+    """Returns what the names of a column have in common: "12-b" is "0-a"; "" for text."""
+    name = cell.strip()
+    suffix = image_suffix(name)
+    if suffix:
+        return suffix
+    if _DIGEST.fullmatch(name):
+        return "digest"
     if not _NAME.fullmatch(name):
         return ""
     return _LETTERS.sub("a", _DIGITS.sub("0", name))
 
 
-def _quotes_are_text(path: Path, framing: Framing, separator: str) -> bool:
-    """Tells whether all rows of a file fit without quotes and some are swallowed with them."""
+def _quoting(path: Path, framing: Framing, separator: str) -> Layout:
+    """Returns how quotes are meant in a whole file, given its separator."""
     try:
-        with open_rows(path, framing) as file:
-            width = named_width(file.readline().split(separator))
-            if any(line.strip() and not fits(line.split(separator), width) for line in file):
-                return False
-        with open_rows(path, framing) as file:
-            reader = csv.reader(file, delimiter=separator, strict=True)
-            return any(swallows_rows(row, separator, width, framing.line_end) for row in reader)
-    except csv.Error:
-        return True
+        for backslashes in (False, True):
+            layout = Layout(separator, quotes=True, backslashes=backslashes)
+            if _reads_well(path, framing, layout):
+                return layout
+        return Layout(separator, quotes=not _quotes_are_text(path, framing, separator))
     except UnicodeError as error:
         raise DataError(f"{path} is not {framing.encoding}: {error}; set encoding") from error
+
+
+def _reads_well(path: Path, framing: Framing, layout: Layout) -> bool:
+    """Tells whether quotes are well-formed and make no row of several."""
+    with open_rows(path, framing) as file:
+        rows = quoted_rows(file, layout)
+        try:
+            _, header = next(rows, (0, []))
+            width = named_width(header)
+            return not any(
+                swallows_rows(row, layout.separator, width, framing.line_end) for _, row in rows
+            )
+        except csv.Error:
+            return False
+
+
+def _quotes_are_text(path: Path, framing: Framing, separator: str) -> bool:
+    """Tells whether all rows of a file fit without quotes, and few fields are quoted as a whole."""
+    quoted = other = 0
+    with open_rows(path, framing) as file:
+        header = file.readline().split(separator)
+        width = named_width(header)
+        if any(_QUOTED.fullmatch(cell.strip()) for cell in header):
+            return False
+        for line in file:
+            if not line.strip():
+                continue
+            cells = line.split(separator)
+            if not fits(cells, width):
+                return False
+            for cell in (cell.strip() for cell in cells if '"' in cell):
+                if not _QUOTED.fullmatch(cell):
+                    other += cell.startswith('"')
+                elif '"' in cell[1:-1]:
+                    return False  # nobody doubles a quotation mark that is text
+                else:
+                    quoted += 1
+    return quoted <= other
 
 
 def _quotes(lines: Sequence[str], separator: str) -> bool:

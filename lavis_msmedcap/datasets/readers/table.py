@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ _EMPTY = frozenset({"", "-", "--", "nan", "na", "n/a", "n.a.", "#n/a", "<na>", "
 _UNTOLD = _EMPTY | {"unknown"}  # of a patient or a caption; an image may be called so
 _LIST_STARTS = ('["', "['", "[ ")
 _LONGEST_LIST = 100_000  # characters
+_STRING = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
+_STRINGS = re.compile(rf"\[\s*{_STRING}(?:[\s,]+{_STRING})*\s*,?\s*\]", re.DOTALL)
 
 
 def read_table(
@@ -66,8 +69,11 @@ def read_table(
     else:
         folder = require(images, "the folder", f"{key}.images")
         finder = ImageFinder(folder, path.parent, f"{key}.images")
+    guesses = chosen.guesses(columns or {})
     reader = _RowReader(table, chosen, finder, split, source, domain, report)
     for number, cells in table.rows(chosen.all):
+        if guesses:
+            report.notes[f"rows with {guesses}, guessed"] += 1
         found = reader.read(number, cells)
         if isinstance(found, str):
             report.dropped[found] += 1
@@ -191,7 +197,7 @@ def _texts(cell: Any) -> Sequence[Any]:
         return ()
     text = cell.strip()
     if text.startswith(_LIST_STARTS) and text.endswith("]") and len(text) < _LONGEST_LIST:
-        for parse in (json.loads, ast.literal_eval):
+        for parse in (json.loads, _written_strings):
             try:
                 listed = parse(text)
             except (ValueError, SyntaxError, RecursionError, MemoryError):
@@ -199,3 +205,15 @@ def _texts(cell: Any) -> Sequence[Any]:
             if isinstance(listed, list) and all(isinstance(item, str) for item in listed):
                 return listed
     return (cell,)
+
+
+def _written_strings(text: str) -> list[str]:
+    """Reads strings as Python writes a list of them, and numpy, which puts no commas between them.
+
+    Raises:
+        ValueError: If the text is something else.
+        SyntaxError: If a string holds an escape that is none.
+    """
+    if not _STRINGS.fullmatch(text):
+        raise ValueError("no list of strings")
+    return [ast.literal_eval(string) for string in re.findall(_STRING, text, re.DOTALL)]

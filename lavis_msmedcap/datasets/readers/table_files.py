@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Callable, Optional, Union
 
 from lavis_msmedcap.common.errors import DataError
-from lavis_msmedcap.datasets.readers.files import split_of
+from lavis_msmedcap.datasets.readers.files import split_word
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".tab", ".jsonl", ".ndjson", ".json", ".parquet")
 
@@ -23,8 +22,9 @@ def find_tables(
     """Returns the tables that a configuration names.
 
     Args:
-        value: A file or folder, several of them, or these by split. The files of a folder belong
-            to the split that their name begins with, as in ``train-00000.parquet``.
+        value: A file or folder, several of them, or these by split. Of several files, and in a
+            folder, each belongs to the split that its name tells, as ``train-00000.parquet`` and
+            ``captions_test.csv`` do.
         locate: Turns a place of the configuration into a path.
         key: The configuration key, for messages.
 
@@ -35,13 +35,15 @@ def find_tables(
     tables: Tables = {}
     by_split = value.items() if isinstance(value, Mapping) else [(None, value)]
     for split, places in by_split:
-        for place in [places] if isinstance(places, str) else places or ():
+        listed = [places] if isinstance(places, str) else list(places or ())
+        for place in listed:
             path = locate(place)
             if not path.exists():
                 raise DataError(f"{key}: no table at {path}; set it to where your table is")
             files = _tables_in(path, key) if path.is_dir() else [path]
+            several = path.is_dir() or len(listed) > 1
             for file in files:
-                found = _split_of_name(file) if path.is_dir() and split is None else split
+                found = split_word(file.name) if several and split is None else split
                 tables.setdefault(found, []).append(file)
     if None in tables and len(tables) > 1:
         raise DataError(
@@ -58,7 +60,3 @@ def _tables_in(folder: Path, key: str) -> list[Path]:
         if found:
             return found
     raise DataError(f"{key}: no table in {folder}; expected {', '.join(TABLE_SUFFIXES)}")
-
-
-def _split_of_name(path: Path) -> str | None:
-    return split_of(re.split(r"[-_.]", path.name)[0])

@@ -173,6 +173,8 @@ def test_dirt_is_counted_by_reason(scans, make):
     assert report.dropped["image missing"] == 1
     assert report.notes == {
         "repeated images with another caption, which was added": 1,
+        "rows with image from 'Image Path', caption from 'Report', split from 'Set', "
+        "group_id from 'PatientID', guessed": 14,
         "cells that say NA, unknown or the like, read as empty": 1,
     }
     assert report.n_read == 14
@@ -315,7 +317,7 @@ def test_words_for_nothing_are_neither_patient_nor_caption(scans, make, word):
         ("3.png", ("Unknown mass.",), "P-1"),
     ]
     assert report.dropped == {"without caption": 1}
-    assert report.notes == {"cells that say NA, unknown or the like, read as empty": 4}
+    assert report.notes["cells that say NA, unknown or the like, read as empty"] == 4
     listed = [{"image": "1.png", "caption": [word, "A nodule."]}]
     (record,), _ = _read(make.write(scans / "t.json", json.dumps(listed)))
     assert record.captions == ("A nodule.",)
