@@ -24,11 +24,11 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import Dataset, Sampler
 
-from lavis_msmedcap.common.errors import DataError
+from lavis_msmedcap.common.errors import BadImageError, DataError
 from lavis_msmedcap.datasets.blocks import Blocks
 from lavis_msmedcap.datasets.collate import collate
 from lavis_msmedcap.datasets.random_streams import seed_generators
-from lavis_msmedcap.datasets.skipping import BatchIndex
+from lavis_msmedcap.datasets.skipping import SKIPPED, BatchIndex
 
 # parts of a seed that keep the random streams of different purposes apart
 _PASS, _WITHIN_DOMAIN, _BETWEEN_DOMAINS = 0, 1, 2
@@ -245,11 +245,16 @@ class JoinedDataset(Dataset[dict[str, Any]]):
         datasets: Datasets by name, in the order of the plan.
         seed: Seeds the random generators before each sample, so that what a processor draws depends
             on the sample and the epoch alone. None leaves them as they are.
+        evaluated: Nothing may stand in for an image that cannot be read, not of training data
+            either, whose datasets would skip it.
     """
 
     collater = staticmethod(collate)
 
-    def __init__(self, datasets: Mapping[str, Any], seed: int | None = None) -> None:
+    def __init__(
+        self, datasets: Mapping[str, Any], seed: int | None = None, *, evaluated: bool = False
+    ) -> None:
+        self.evaluated = evaluated
         self.names = list(datasets)
         self.datasets = list(datasets.values())
         self.seed = seed
@@ -263,13 +268,20 @@ class JoinedDataset(Dataset[dict[str, Any]]):
         return self._starts[-1]
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Returns the sample at a flat index."""
+        """Returns the sample at a flat index.
+
+        Raises:
+            BadImageError: If its image cannot be read, in evaluation or as the dataset decides.
+        """
         if self.seed is not None:
             seed_generators(self.seed, "sample", int(self._epoch.item()), int(index))
         dataset = int(np.searchsorted(self._starts, index, side="right")) - 1
         start = self._starts[dataset]
         place = index.shifted(-start) if isinstance(index, BatchIndex) else index - start
         sample: dict[str, Any] = self.datasets[dataset][place]
+        if self.evaluated and SKIPPED in sample:
+            note = sample[SKIPPED][0]
+            raise BadImageError(note.image, note.reason)
         return sample
 
     def flat_index(self, dataset: int, sample: int) -> int:

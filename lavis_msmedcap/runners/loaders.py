@@ -172,7 +172,7 @@ def eval_data(
     Raises:
         DataError: If the split is empty in all of them.
     """
-    joined = JoinedDataset(with_split(datasets, split))
+    joined = JoinedDataset(with_split(datasets, split), evaluated=True)
     picks = [spread(len(data), settings.max_eval_samples) for data in joined.datasets]
     if not any(picks):
         raise DataError(

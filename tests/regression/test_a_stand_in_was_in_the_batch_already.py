@@ -1,6 +1,7 @@
 """What took the place of an unreadable image could stand in the batch already.
 
-ITC and ITM then took its own caption for a wrong one.
+ITC and ITM then took its own caption for a wrong one. Where training data are evaluated, another
+image was evaluated in its place.
 """
 
 from __future__ import annotations
@@ -14,9 +15,12 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from lavis_msmedcap.common.errors import BadImageError
 from lavis_msmedcap.datasets.caption_datasets import MedCapTrainDataset
 from lavis_msmedcap.datasets.mixing import BatchPlan, JoinedDataset, PlannedBatchSampler
 from lavis_msmedcap.datasets.records import MedCapRecord
+from lavis_msmedcap.runners.loaders import eval_data
+from lavis_msmedcap.runners.settings import RunSettings
 
 COUNTS = {"roco": 26, "medicat": 18}
 
@@ -63,3 +67,11 @@ def test_no_image_twice_in_a_global_batch(tmp_path: Path, world: int, workers: i
         assert max(Counter(ids).values()) == 1
         skipped += sum(len(part.get("skipped", ())) for part in parts)
     assert skipped > 20
+
+
+def test_nothing_stands_in_where_training_data_are_evaluated(tmp_path: Path) -> None:
+    datasets = {"roco": {"train": dataset(tmp_path, "roco")}}
+    settings = RunSettings(batch_size_eval=4, num_workers=0)
+    evaluation = eval_data(datasets, "train", settings, torch.device("cpu"))
+    with pytest.raises(BadImageError, match=r"roco0\.png.*web page"):
+        list(evaluation.loader)
