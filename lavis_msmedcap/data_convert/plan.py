@@ -91,9 +91,12 @@ class Shard:
 
     @property
     def stamp(self) -> str:
-        """Hash of when its images were changed last, by which a replaced one is noticed."""
-        times = json.dumps([piece.modified for piece in self.pieces])
-        return hashlib.sha256(times.encode()).hexdigest()
+        """Hash of where its images lie and when they were changed: another one is noticed.
+
+        Sizes and times alone do not tell the frames of a file apart, nor files of one export.
+        """
+        sources = json.dumps([(piece.record.image, piece.modified) for piece in self.pieces])
+        return hashlib.sha256(sources.encode()).hexdigest()
 
 
 def plan_shards(records: Iterable[MedCapRecord], settings: ShardSettings) -> list[Shard]:

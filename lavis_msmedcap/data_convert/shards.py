@@ -48,9 +48,9 @@ def write_shards(
 ) -> tuple[ConvertReport, list[Shard]]:
     """Writes the shards of records, each with its index beside it, and a report.
 
-    The files depend on records, settings and images alone (the indexes on the time of the images'
-    last change as well): not on the number of workers, nor on
-    whether the conversion was interrupted on the way.
+    The files depend on records, settings and images alone (the indexes also on where the images lie
+    and when they were changed): not on the number of workers, nor on whether the conversion was
+    interrupted on the way. A finished shard whose images lie elsewhere now is written again.
 
     Args:
         records: Images of any data sets and splits.
