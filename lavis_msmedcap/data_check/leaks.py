@@ -14,11 +14,12 @@ from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from lavis_msmedcap.datasets.caption_text import squeeze
+from lavis_msmedcap.datasets.readers.identity import ImageKeys
 from lavis_msmedcap.datasets.records import MedCapRecord
 
 # from the surest sign to the weakest
-GROUP, FILE, PIXELS, NEAR, CAPTION = "group", "file", "pixels", "near", "caption"
-KINDS = (GROUP, FILE, PIXELS, NEAR, CAPTION)
+GROUP, SCAN, FILE, PIXELS, NEAR, CAPTION = "group", "scan", "file", "pixels", "near", "caption"
+KINDS = (GROUP, SCAN, FILE, PIXELS, NEAR, CAPTION)
 # (split that is measured on, split that must not know it)
 PAIRS = (("test", "train"), ("val", "train"), ("test", "val"))
 # "Chest X-ray." is written a hundred times without anybody copying
@@ -107,6 +108,7 @@ def leaks(records: Sequence[MedCapRecord], fingerprints: Fingerprints | None = N
     """
     found = [
         *_shared(GROUP, [_present(group_key(record)) for record in records], records),
+        *_scan_leaks(records),
         *_image_leaks(records, fingerprints),
         *_shared(CAPTION, [set(map(caption_key, r.captions)) - {""} for r in records], records),
     ]
@@ -147,6 +149,14 @@ def caption_key(caption: str) -> str:
     plain = caption.isascii() and caption.isprintable()  # most are, and need no squeezing
     text = (" ".join(caption.split()) if plain else squeeze(caption)).casefold()
     return text if text.count(" ") + 1 >= TELLING_WORDS else ""
+
+
+def _scan_leaks(records: Sequence[MedCapRecord]) -> list[Leak]:
+    """Finds scans of which one split has some slices or frames and another one others."""
+    keys = ImageKeys()
+    shared = _shared(SCAN, [{keys.scan(record)} for record in records], records, named=False)
+    # one and the same image in two splits is told as a file that both have
+    return [leak for leak in shared if len({keys.image(records[i]) for i in leak.indices}) > 1]
 
 
 def _image_leaks(records: Sequence[MedCapRecord], prints: Fingerprints | None) -> list[Leak]:
