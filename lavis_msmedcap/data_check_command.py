@@ -36,9 +36,10 @@ examples:
                                  clean.jsonl` then finds no problems
 
 what leaks: images of one article or patient in two splits (PMC ids and DOIs are compared across
-data sets), the same file, the same pixels, and pictures that were saved again, scaled or
-recoloured. --fix lets train yield to val and test, and val to test. Tests lose no image by a leak,
-only those that cannot be read, are of one single value, or stand in the test set twice.
+data sets), slices or frames of one scan, the same file, the same pixels, and pictures that were
+saved again, scaled or recoloured. --fix lets train yield to val and test, and val to test. Tests
+lose no image by a leak, only those that cannot be read, are of one single value, or stand in the
+test set twice.
 
 What is found out about an image is kept in the cache, so that a second check is quick; after
 Ctrl-C the same command goes on where it was.
@@ -81,9 +82,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--fix-leaks",
         choices=FIX_POLICIES,
         default=FIX_GROUP,
-        help="what --fix takes out of train and val as leaking: images of articles or patients of "
-        "the test set and the test images themselves (group, the default), the latter only "
-        "(image), or nothing (none)",
+        help="what --fix takes out of train and val as leaking: images of articles, patients or "
+        "scans of the test set and the test images themselves (group, the default), the latter "
+        "only (image), or nothing (none)",
     )
 
 

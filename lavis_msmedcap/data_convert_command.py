@@ -30,12 +30,18 @@ examples:
 
 webdataset   roco-train-000000.tar … with 000000123.jpg and 000000123.json (captions, image_id,
              group_id, source, domain, split), and an index beside each. Any WebDataset program
-             reads them; here it is the data set webdataset_caption. Files that are plain JPEG, PNG
-             or WebP are copied byte for byte; DICOM, 16-bit, multi-frame and other images are
-             decoded as for training and stored as PNG. An interrupted conversion goes on where it
-             stopped when the same command is given again, and ends with the same bytes.
+             reads them; here webdataset_caption does, with the sections of a run configuration
+             that are printed at the end, one for each data set. An interrupted conversion goes on
+             where it stopped when the same command is given again, and ends with the same bytes.
 lavis-json   roco_train.json, roco_val.json … as LAVIS' coco_caption builder reads them, with all
              references of val and test in roco_val_gt.json.
+
+JPEG, PNG and WebP files that every program shows alike are copied byte for byte, without the
+metadata (EXIF, XMP, comments, colour profiles, thumbnails) if they have any. DICOM, 16-bit,
+multi-frame, transparent, EXIF-rotated and other images are decoded as for training and stored as
+PNG, of which nothing but pixels remains. In shards, patients (group_id) are numbers unless
+--keep-group-ids is given; ids of articles stay. Image ids, which may come from file names, and
+captions are written as they are: see to it that they name nobody.
 
 A configuration is read as in training: its splits, filters, caps and windows count. A folder is
 taken whole, and its scans are stored with the default window of the image processors. Training
@@ -95,13 +101,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MIB",
         help="size of a shard, measured by the files that the images come from",
     )
+    shards.add_argument(
+        "--keep-group-ids",
+        action="store_true",
+        help="write the ids of patients as they are, instead of numbers",
+    )
     shards.add_argument("--seed", type=int, default=0, help="of the order (default 0)")
     lavis = parser.add_argument_group("lavis-json")
     lavis.add_argument(
         "--images",
         choices=("keep", "copy"),
         default="keep",
-        help="name the images where they are (default), or copy them to OUT/images, named by id",
+        help="name the images where they are (default), or copy them to OUT/images, named by id; "
+        "what an id has of slashes, blanks and the like becomes _",
     )
     train.add_options_argument(parser)
 
@@ -167,6 +179,7 @@ def _webdataset(args: argparse.Namespace, data: RunData, out: Path) -> Iterator[
     from lavis_msmedcap.data_convert.check import check_shards
     from lavis_msmedcap.data_convert.images import ImageSettings
     from lavis_msmedcap.data_convert.plan import ShardSettings
+    from lavis_msmedcap.data_convert.sections import shard_sections
     from lavis_msmedcap.data_convert.shards import write_shards
 
     settings = ShardSettings(
@@ -175,6 +188,7 @@ def _webdataset(args: argparse.Namespace, data: RunData, out: Path) -> Iterator[
         seed=args.seed,
         images=ImageSettings(args.max_side, args.reencode),
         reading=data.reading,
+        keep_group_ids=args.keep_group_ids,
     )
     try:
         report, shards = write_shards(
@@ -195,7 +209,9 @@ def _webdataset(args: argparse.Namespace, data: RunData, out: Path) -> Iterator[
         yield f"{report.kept:,} shards were finished before and kept"
     compared = check_shards(shards, out, settings)
     yield f"read back {compared:,} samples: captions, ids and images are the same"
-    yield f"use them with --options datasets.webdataset_caption.build_info.root={out}"
+    configured = args.place.endswith((".yaml", ".yml"))
+    yield "use them in a run configuration with"
+    yield from shard_sections(shards, out, [r.name for r in data.reports] if configured else [])
 
 
 def _lavis_json(args: argparse.Namespace, data: RunData, out: Path) -> Iterator[str]:

@@ -11,7 +11,7 @@ from lavis_msmedcap.data_check.choices import FIX_GROUP, FIX_IMAGE, FIX_NONE, NE
 from lavis_msmedcap.data_check.duplicates import Duplicates, find_duplicates, fingerprints
 from lavis_msmedcap.data_check.findings import PROBLEM, Finding, all_findings
 from lavis_msmedcap.data_check.images import ImageFacts
-from lavis_msmedcap.data_check.leaks import CAPTION, GROUP, LeakReport, leaks
+from lavis_msmedcap.data_check.leaks import CAPTION, GROUP, SCAN, LeakReport, leaks
 from lavis_msmedcap.data_check.scan import scan
 from lavis_msmedcap.datasets.readers.report import ReadReport
 from lavis_msmedcap.datasets.records import SPLITS, MedCapRecord
@@ -107,15 +107,16 @@ def reasons_to_drop(check: DataCheck, policy: str = FIX_GROUP) -> list[str]:
 
     Args:
         check: A check.
-        policy: One of ``FIX_POLICIES``: what counts as a leak. ``group`` is a shared article or
-            patient, or a shared image; ``image`` only the latter; ``none`` nothing.
+        policy: One of ``FIX_POLICIES``: what counts as a leak. ``group`` is a shared article,
+            patient or scan, or a shared image; ``image`` only the latter; ``none`` nothing.
 
     Returns:
         A reason for each record, "" for those that stay.
     """
     reasons = [_unusable(fact) for fact in check.facts]
     for leak in check.leaks.leaks:
-        if policy == FIX_NONE or leak.kind == CAPTION or (leak.kind, policy) == (GROUP, FIX_IMAGE):
+        of_group = leak.kind in (GROUP, SCAN)
+        if policy == FIX_NONE or leak.kind == CAPTION or (of_group and policy == FIX_IMAGE):
             continue
         ranks = [SPLITS.index(check.records[index].split) for index in leak.indices]
         for index, rank in zip(leak.indices, ranks):
@@ -133,6 +134,7 @@ def reasons_to_drop(check: DataCheck, policy: str = FIX_GROUP) -> list[str]:
 
 _SAME = {
     "group": "article or patient",
+    "scan": "scan",
     "file": "file",
     "pixels": "pixels",
     "near": "picture, saved again or scaled",

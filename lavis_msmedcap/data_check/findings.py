@@ -153,6 +153,7 @@ _IMAGE_TEXT = {
 
 _LEAK_TEXT = {
     leaks.GROUP: "from an article or patient that {other} has images of",
+    leaks.SCAN: "from a scan that {other} has other slices or frames of",
     leaks.FILE: "that {other} has too, byte for byte",
     leaks.PIXELS: "that {other} has too, the same pixels in another file",
     leaks.NEAR: "that {other} has too, saved again, scaled or recoloured",

@@ -12,10 +12,11 @@ from PIL import Image, UnidentifiedImageError
 
 from lavis_msmedcap.common.errors import BadImageError
 from lavis_msmedcap.data_check.likeness import MIN_EDGES, difference_hash, grey_copy
+from lavis_msmedcap.imaging.containers import read_cell
 from lavis_msmedcap.imaging.places import ImagePlace, parse_place
 from lavis_msmedcap.imaging.read import DEFAULTS, ReadOptions, read_image
 
-FACTS_VERSION = 1  # raise it when the same file would give other facts
+FACTS_VERSION = 2  # raise it when the same file would give other facts
 
 MISSING = "missing"
 EMPTY = "empty file"
@@ -40,7 +41,7 @@ class ImageFacts(NamedTuple):
         width: Pixels.
         height: Pixels.
         constant: Whether all pixels have one value.
-        file: Digest of the bytes; empty where an image has no bytes of its own (a table's cell).
+        file: Digest of the bytes.
         pixels: Digest of the decoded RGB picture.
         hash: Difference hash, see `likeness`; None where there is too little to see.
         grey: Small grey copy, see `likeness`.
@@ -100,14 +101,18 @@ def examine(image: str, options: ReadOptions = DEFAULTS) -> ImageFacts:
 def file_digest(place: ImagePlace) -> bytes:
     """Digests the bytes that make an image.
 
-    A frame of a file is told apart from its other frames. A cell of a table has no bytes that could
-    be compared with a file's.
+    A frame of a file is told apart from its other frames. A cell of a table is its content, so that
+    it has the digest of a file with the same bytes.
 
     Returns:
-        16 bytes, or none for a cell.
+        16 bytes, or none for a cell that cannot be read.
     """
     if place.kind == "row":
-        return b""
+        try:
+            content = read_cell(place.file, place.value)
+        except (OSError, ValueError):  # decoding will tell what is wrong with it
+            return b""
+        return hashlib.blake2b(content, digest_size=_DIGEST_BYTES).digest()
     status = Path(place.file).stat()
     if place.kind == "bytes":
         start, _, length = place.value.partition("+")

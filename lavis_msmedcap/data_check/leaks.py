@@ -14,11 +14,12 @@ from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from lavis_msmedcap.datasets.caption_text import squeeze
+from lavis_msmedcap.datasets.readers.identity import ImageKeys
 from lavis_msmedcap.datasets.records import MedCapRecord
 
 # from the surest sign to the weakest
-GROUP, FILE, PIXELS, NEAR, CAPTION = "group", "file", "pixels", "near", "caption"
-KINDS = (GROUP, FILE, PIXELS, NEAR, CAPTION)
+GROUP, SCAN, FILE, PIXELS, NEAR, CAPTION = "group", "scan", "file", "pixels", "near", "caption"
+KINDS = (GROUP, SCAN, FILE, PIXELS, NEAR, CAPTION)
 # (split that is measured on, split that must not know it)
 PAIRS = (("test", "train"), ("val", "train"), ("test", "val"))
 # "Chest X-ray." is written a hundred times without anybody copying
@@ -107,6 +108,7 @@ def leaks(records: Sequence[MedCapRecord], fingerprints: Fingerprints | None = N
     """
     found = [
         *_shared(GROUP, [_present(group_key(record)) for record in records], records),
+        *_scan_leaks(records),
         *_image_leaks(records, fingerprints),
         *_shared(CAPTION, [set(map(caption_key, r.captions)) - {""} for r in records], records),
     ]
@@ -116,26 +118,34 @@ def leaks(records: Sequence[MedCapRecord], fingerprints: Fingerprints | None = N
 def group_key(record: MedCapRecord) -> str:
     """Returns the article or patient of a record so that it can be compared across data sets.
 
-    PMC ids, DOIs and long hashes mean the same everywhere, however they are written; any other id
-    ("patient 12") only within its data set. Where a record has no group, a PMC id at the start of
-    its own id or file name tells the article.
+    Ids that `public_key` knows mean the same everywhere; any other id ("patient 12") only within
+    its data set. Where a record has no group, a PMC id at the start of its own id or file name
+    tells the article.
 
     Returns:
         The key, empty if nothing is known.
     """
     group = (record.group_id or "").strip()
+    if group:
+        return public_key(group) or f"{record.source}: {group}"
+    names = (record.image_id, PurePosixPath(record.image).name)
+    article = next(filter(None, map(_PMC.match, names)), None)
+    return f"PMC{article[1]}" if article else ""
+
+
+def public_key(group: str) -> str:
+    """Returns a PMC id, DOI or long hash in one spelling, however it is written in ``group``.
+
+    Returns:
+        The key, empty for an id of any other kind.
+    """
     article = _PMC.search(group)
-    if not group:
-        names = (record.image_id, PurePosixPath(record.image).name)
-        article = next(filter(None, map(_PMC.match, names)), None)
     if article:
         return f"PMC{article[1]}"
     doi = _DOI.search(group)
     if doi:
         return doi.group().casefold()
-    if not group or _HASH.fullmatch(group):
-        return group
-    return f"{record.source}: {group}"
+    return group if _HASH.fullmatch(group) else ""
 
 
 def caption_key(caption: str) -> str:
@@ -147,6 +157,14 @@ def caption_key(caption: str) -> str:
     plain = caption.isascii() and caption.isprintable()  # most are, and need no squeezing
     text = (" ".join(caption.split()) if plain else squeeze(caption)).casefold()
     return text if text.count(" ") + 1 >= TELLING_WORDS else ""
+
+
+def _scan_leaks(records: Sequence[MedCapRecord]) -> list[Leak]:
+    """Finds scans of which one split has some slices or frames and another one others."""
+    keys = ImageKeys()
+    shared = _shared(SCAN, [{keys.scan(record)} for record in records], records, named=False)
+    # one and the same image in two splits is told as a file that both have
+    return [leak for leak in shared if len({keys.image(records[i]) for i in leak.indices}) > 1]
 
 
 def _image_leaks(records: Sequence[MedCapRecord], prints: Fingerprints | None) -> list[Leak]:

@@ -55,8 +55,9 @@ def check_shards(shards: Sequence[Shard], out: Path, settings: ShardSettings) ->
             stored = read_byte_range(str(path), f"{entry.offset}+{entry.size}")
             if facts != entry or stored != expected:
                 raise DataError(
-                    f"{path}, {entry.member} is not what was written for {record.image}; is the "
-                    "disk full or failing? Delete the shard and convert again"
+                    f"{path}, {entry.member} is not what belongs to {record.image}: either the "
+                    "image was replaced and kept its size and time, or the disk is failing. "
+                    "Delete the shard and convert again"
                 )
             compared += 1
     return compared
