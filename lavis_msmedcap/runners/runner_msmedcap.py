@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from lavis_msmedcap.common.distributed import gather_objects, get_world_size, is_main_process
-from lavis_msmedcap.common.errors import Interruption, Preempted
+from lavis_msmedcap.common.errors import Interruption, MSMedCapError, Preempted, StorageError
 from lavis_msmedcap.common.whole_files import write_whole
 from lavis_msmedcap.models.checkpoint_loading import FROZEN
 from lavis_msmedcap.runners.checkpointing import Checkpoints, TrainingState
@@ -39,7 +39,7 @@ from lavis_msmedcap.runners.settings import AUTO, RunSettings
 from lavis_msmedcap.runners.stopping import StopRequest
 from lavis_msmedcap.runners.training import Selection, Training
 from lavis_msmedcap.runners.training_loop import TrainingLoop
-from lavis_msmedcap.runners.training_state import Progress, StateStore
+from lavis_msmedcap.runners.training_state import Progress, StateError, StateStore
 
 logger = logging.getLogger(__name__)
 
@@ -325,20 +325,27 @@ class RunnerMSMedCap(RunnerProperties):
             try:
                 yield
             except BaseException as error:
-                self.log.file_only(traceback.format_exc())
+                with contextlib.suppress(StorageError):
+                    self.log.file_only(traceback.format_exc())
+                left = self._what_is_left()
                 if isinstance(error, KeyboardInterrupt) and is_main_process():
-                    raise Interruption(
-                        self._what_is_left(), preempted=isinstance(error, Preempted)
-                    ) from error
+                    raise Interruption(left, preempted=isinstance(error, Preempted)) from error
+                if isinstance(error, MSMedCapError):
+                    # a `StateError` says itself what can be read
+                    error.left = "" if isinstance(error, StateError) else left
+                elif is_main_process():
+                    with contextlib.suppress(StorageError):
+                        logger.error("%s", left)
                 raise
 
     def _what_is_left(self) -> str:
         stage = getattr(self._model, "STAGE", None)
+        states = StateStore(self.directory.states).paths()
         return describe_interruption(
             self.output_dir,
             self.checkpoints.written,
             stage,
             self.evaluate_only,
-            bool(StateStore(self.directory.states).paths()),
+            str(states[0].relative_to(self.output_dir)) if states else None,
             self.settings.resume == AUTO,
         )

@@ -10,7 +10,6 @@ Legend: P trainable parameters by name.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections.abc import Mapping
@@ -100,14 +99,11 @@ class StateStore:
         header = {
             "progress": json.dumps(asdict(progress)),
             "identity": json.dumps(dict(identity)),
-            "digest": digest_of(tensors),
         }
         path = self.folder / f"{PREFIX}{progress.step:09d}{SUFFIX}"
         save_checkpoint(path, tensors, header)
         for old in self.paths()[self._keep :]:
             old.unlink(missing_ok=True)
-        for leftover in self.folder.glob(f".{PREFIX}*.tmp"):  # of a process that was killed
-            leftover.unlink(missing_ok=True)
         return path
 
     def load(
@@ -132,7 +128,7 @@ class StateStore:
             try:
                 tensors, progress, stored = read_state(path)
             except StateError as error:
-                logger.warning("%s; going back to the state before it", error)
+                logger.warning("%s. Going back to the state before it", error)
                 damaged.append(path.name)
                 continue
             _check_identity(path, stored, identity)
@@ -157,24 +153,14 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], Progress, dict[str, str]]
         StateError: If it is damaged.
     """
     try:
-        tensors, header = read_checkpoint(path)
-        if digest_of(tensors) != header["digest"]:
-            raise StateError(f"{path} is damaged: its values do not have the checksum it names")
+        tensors, header = read_checkpoint(path, needs_checksum=True)
         progress = json.loads(header["progress"])
         totals = {name: (float(a), float(b)) for name, (a, b) in progress["totals"].items()}
         return tensors, Progress(**{**progress, "totals": totals}), json.loads(header["identity"])
-    except (WeightsError, SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+    except WeightsError as error:
+        raise StateError(str(error)) from error
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise StateError(f"{path} is damaged: {error}") from error
-
-
-def digest_of(tensors: Mapping[str, Tensor]) -> str:
-    """Returns the checksum of tensors: names, shapes, types and bytes."""
-    total = hashlib.blake2b(digest_size=16)
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        total.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return total.hexdigest()
 
 
 def collect(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -16,6 +16,7 @@ from torch import nn
 
 from lavis_msmedcap.common.distributed import gather_objects, is_main_process
 from lavis_msmedcap.common.errors import MSMedCapError, NotFiniteOutputError, told_as
+from lavis_msmedcap.common.whole_files import write_whole
 from lavis_msmedcap.datasets.places import is_phantom
 from lavis_msmedcap.evaluation import ScoreSheet, score_captions
 from lavis_msmedcap.evaluation.phantom_check import Figure, format_figures, phantom_figures
@@ -236,6 +237,4 @@ def _plain(node: Any) -> Any:
 
 def write_json(path: Path, content: Any) -> None:
     """Writes JSON so that a crash leaves either the old file or the new one."""
-    partial = path.with_name(f".{path.name}.tmp")
-    partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_whole(path, [json.dumps(content, indent=2, ensure_ascii=False), "\n"])

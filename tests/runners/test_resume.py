@@ -124,8 +124,11 @@ def test_goes_on_to_the_same_weights_and_tables(
     tiny: ModuleType, tmp_path: Path, whole: Any, where: dict[str, int]
 ) -> None:
     root = cut_off(tiny, tmp_path, **where)
+    half = root / "checkpoint_best.safetensors.part-1-2"  # of a process that was killed
+    half.write_bytes(b"half")
     runner = make(tiny, tmp_path, resume="auto")
     assert Path(runner.output_dir) == root
+    assert not half.exists()
     runner.train()
     same(results(root), whole)
     status = read_status(root)
@@ -155,7 +158,7 @@ def test_a_damaged_state_is_passed_over(tiny: ModuleType, tmp_path: Path, whole:
     runner = make(tiny, tmp_path, resume="auto")
     runner.train()
     assert (
-        f"{newest} is damaged: its values do not have the checksum"
+        f"{newest} is damaged: its content does not have the checksum that it names"
         in (root / "log.txt").read_text()
     )
     assert f"going on from {older}" in (root / "log.txt").read_text()
