@@ -19,9 +19,11 @@ class MSMedCapError(Exception):
 
     Attributes:
         left: What a run that the error has ended leaves behind, and how to go on with it.
+        told: Whether another process of the run tells it.
     """
 
     left: str = ""
+    told: bool = False
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Tells pickle how to copy the error."""

@@ -5,16 +5,18 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import NoReturn
 
 import torch
 from torch import nn
 
-from lavis_msmedcap.common.distributed import barrier, is_main_process
+from lavis_msmedcap.common.distributed import barrier, gather_objects, is_main_process
 from lavis_msmedcap.common.errors import Preempted
+from lavis_msmedcap.runners.data_summary import DataBook
 from lavis_msmedcap.runners.stopping import StopRequest
 from lavis_msmedcap.runners.training_loop import CONTINUE, SAVE, STOP
-from lavis_msmedcap.runners.training_state import Progress, StateStore
+from lavis_msmedcap.runners.training_state import Progress, StateError, StateStore
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +34,7 @@ class Keeper:
         identity: What must be the same when a state is taken up, see `StateStore`.
         request: Whether somebody has asked to stop.
         minutes: Time between two states within an epoch; 0 writes none there.
+        book: Knows which images were skipped.
     """
 
     def __init__(
@@ -42,12 +45,14 @@ class Keeper:
         identity: Mapping[str, str],
         request: StopRequest,
         minutes: float,
+        book: DataBook,
     ) -> None:
         self._store = store
         self._model = model
         self._optimizer = optimizer
         self._identity = dict(identity)
         self._request = request
+        self._book = book
         self._seconds = 60 * minutes
         self._last = time.monotonic()
 
@@ -55,11 +60,27 @@ class Keeper:
         """Puts the newest readable state into model and optimizer; without one, nothing.
 
         Raises:
-            StateError: If there are states but none fits.
+            StateError: On every rank, if there are states but none fits, or not all ranks find the
+                same one.
         """
-        progress = self._store.load(self._model, self._optimizer, self._identity)
+        progress, problem = Progress(), None
+        try:
+            progress = self._store.load(self._model, self._optimizer, self._identity) or progress
+        except StateError as error:
+            problem = error
+        found = gather_objects([(str(progress), problem)])
+        for _, problem in found:
+            if problem is not None:
+                raise problem
+        if len({where for where, _ in found}) > 1:
+            where = ", ".join(f"{text} on rank {rank}" for rank, (text, _) in enumerate(found))
+            raise StateError(
+                f"the processes find different states in {self._store.folder}: {where}; all of "
+                "them must see the same folder"
+            )
+        self._book.restore(progress.skipped)
         self._last = time.monotonic()
-        return Progress() if progress is None else progress
+        return progress
 
     def wish(self) -> int:
         """Returns what this process wants after a step."""
@@ -70,7 +91,12 @@ class Keeper:
         return SAVE if due and is_main_process() else CONTINUE
 
     def save(self, progress: Progress) -> None:
-        """Writes the state."""
+        """Writes the state.
+
+        Raises:
+            StorageError: On the main process, if the disk is full; the states before it are kept.
+        """
+        progress = replace(progress, skipped=self._book.skipped())
         if is_main_process():
             path = self._store.save(self._model, self._optimizer, progress, self._identity)
             logger.info("state written: %s, %s", path.name, progress)

@@ -18,6 +18,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from lavis_msmedcap.common.distributed import gather_objects, get_world_size, is_main_process
 from lavis_msmedcap.common.errors import Interruption, MSMedCapError, Preempted, StorageError
+from lavis_msmedcap.common.failures import lost_connection
 from lavis_msmedcap.common.whole_files import write_whole
 from lavis_msmedcap.models.checkpoint_loading import FROZEN
 from lavis_msmedcap.runners.checkpointing import Checkpoints, TrainingState
@@ -225,7 +226,7 @@ class RunnerMSMedCap(RunnerProperties):
         }
         store = StateStore(self.directory.states, self.settings.keep_last)
         minutes = self.settings.save_every_minutes
-        return Keeper(store, model, self.optimizer, identity, self._request, minutes)
+        return Keeper(store, model, self.optimizer, identity, self._request, minutes, self._book)
 
     def _finish(self, keeper: Keeper) -> None:
         self._status.finished = True
@@ -327,16 +328,19 @@ class RunnerMSMedCap(RunnerProperties):
             except BaseException as error:
                 with contextlib.suppress(StorageError):
                     self.log.file_only(traceback.format_exc())
-                left = self._what_is_left()
-                if isinstance(error, KeyboardInterrupt) and is_main_process():
-                    raise Interruption(left, preempted=isinstance(error, Preempted)) from error
-                if isinstance(error, MSMedCapError):
-                    # a `StateError` says itself what can be read
-                    error.left = "" if isinstance(error, StateError) else left
-                elif is_main_process():
-                    with contextlib.suppress(StorageError):
-                        logger.error("%s", left)
+                if not isinstance(error, StateError):  # which says itself what can be read
+                    self._tell_what_is_left(error)
                 raise
+
+    def _tell_what_is_left(self, error: BaseException) -> None:
+        left = self._what_is_left()
+        if isinstance(error, MSMedCapError) or lost_connection(error):
+            error.left = left  # type: ignore[attr-defined] # told with the error
+        elif is_main_process() and isinstance(error, KeyboardInterrupt):
+            raise Interruption(left, preempted=isinstance(error, Preempted)) from error
+        elif is_main_process():
+            with contextlib.suppress(StorageError):
+                logger.error("%s", left)
 
     def _what_is_left(self) -> str:
         stage = getattr(self._model, "STAGE", None)

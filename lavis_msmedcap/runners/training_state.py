@@ -21,6 +21,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from lavis_msmedcap.common.distributed import is_main_process
 from lavis_msmedcap.common.errors import MSMedCapError, WeightsError
 from lavis_msmedcap.models.checkpoints import read_checkpoint, save_checkpoint
 
@@ -46,6 +47,7 @@ class Progress:
         totals: Loss name to (sum, number of samples) of the epoch so far.
         scaler: State of the fp16 loss scaler.
         overflows: fp16 steps left out in a row.
+        skipped: Images that could not be read so far, see `SkippedImages.facts`.
     """
 
     epoch: int = 0
@@ -55,6 +57,7 @@ class Progress:
     totals: dict[str, tuple[float, float]] = field(default_factory=dict)
     scaler: dict[str, Any] = field(default_factory=dict)
     overflows: int = 0
+    skipped: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def __str__(self) -> str:
         """Says it in words."""
@@ -128,7 +131,8 @@ class StateStore:
             try:
                 tensors, progress, stored = read_state(path)
             except StateError as error:
-                logger.warning("%s. Going back to the state before it", error)
+                if is_main_process():
+                    logger.warning("%s. Going back to the state before it", error)
                 damaged.append(path.name)
                 continue
             _check_identity(path, stored, identity)

@@ -11,8 +11,12 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import shutil
+import signal
 import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,7 +27,10 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from lavis_msmedcap import train
+from lavis_msmedcap.common.distributed import get_rank
 from lavis_msmedcap.common.errors import StorageError
+from lavis_msmedcap.imaging.read import read_image
+from lavis_msmedcap.launch import process_group
 from lavis_msmedcap.models.checkpoints import read_checkpoint
 from lavis_msmedcap.runners.runner_msmedcap import RunnerMSMedCap
 from lavis_msmedcap.runners.tables import CsvTable
@@ -78,7 +85,9 @@ def run_section(folder: Path, **options: Any) -> dict[str, Any]:
     }
 
 
-def make(run: dict[str, Any], task: Any, model: Any = None, size: int = 20) -> RunnerMSMedCap:
+def make(
+    run: dict[str, Any], task: Any, model: Any = None, dataset: Any = tiny.TinyDataset
+) -> RunnerMSMedCap:
     domains = {"coco": "general", "roco": "medical"}
     whole: Any = OmegaConf.create(
         {
@@ -91,7 +100,7 @@ def make(run: dict[str, Any], task: Any, model: Any = None, size: int = 20) -> R
         config=whole, run_cfg=whole.run, model_cfg=whole.model, datasets_cfg=whole.datasets
     )
     data = {
-        name: {split: tiny.TinyDataset(name, domain, size, split) for split in ("train", "val")}
+        name: {split: dataset(name, domain, 20, split) for split in ("train", "val")}
         for name, domain in domains.items()
     }
     return RunnerMSMedCap(config, task, model or tiny.TinyModel(), data, "job")
@@ -185,5 +194,60 @@ def disk(folder: Path) -> None:
     sys.stdout.write(json.dumps(found) + "\n")
 
 
+class OneBroken(tiny.TinyDataset):  # type: ignore[name-defined, misc]
+    """A dataset whose image 13 cannot be read on the second process while the file is broken."""
+
+    file: Path
+
+    def __getitem__(self, index: int) -> Any:
+        if index == 13 and self.split == "train" and os.environ["RANK"] == "1":
+            read_image(self.file)
+        return super().__getitem__(index)
+
+
+def kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def mistake() -> None:
+    raise TypeError("a mistake in code")
+
+
+def wait_for(flag: Path) -> None:
+    while not flag.exists():
+        time.sleep(0.01)
+    kill()
+
+
+def slowly(flag: Path) -> None:
+    """Takes its time over a checkpoint, in which the other process dies."""
+    flag.touch()
+    time.sleep(1)
+
+
+def ranks(folder: Path, fault: str) -> None:
+    run = run_section(folder / "runs", batch_size_train=2, num_workers=1)
+    OneBroken.file = folder / "image.png"
+    with process_group(run):
+        first, flag = get_rank() == 0, folder / "flag"
+        task: Any = Faulty()
+        model: Any = tiny.TinyModel()
+        if fault == "step" and not first:
+            task = Faulty(3, kill)
+        if fault == "mistake" and not first:
+            task = Faulty(2, mistake)
+        if fault == "checkpoint":
+            if first:
+                model = Saved(2, lambda: slowly(flag))
+            else:
+                threading.Thread(target=wait_for, args=[flag], daemon=True).start()
+        if fault == "first" and first:
+            model = Saved(2, kill)
+        make(run, task, model, dataset=OneBroken).train()
+
+
 if __name__ == "__main__":
-    disk(Path(sys.argv[2]))
+    if sys.argv[1] == "disk":
+        disk(Path(sys.argv[2]))
+    else:
+        sys.exit(train.guarded(lambda: ranks(Path(sys.argv[2]), sys.argv[3])))
