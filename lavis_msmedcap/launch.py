@@ -17,6 +17,8 @@ import torch.distributed as dist
 from lavis.common.logger import setup_logger
 from lavis.common.registry import registry
 from omegaconf import OmegaConf
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from lavis_msmedcap.common.distributed import (
     gather_objects,
@@ -24,6 +26,7 @@ from lavis_msmedcap.common.distributed import (
     get_world_size,
     is_distributed,
 )
+from lavis_msmedcap.common.failures import Failures
 from lavis_msmedcap.common.paths import resolve_path
 from lavis_msmedcap.run_chain import Chain
 from lavis_msmedcap.run_checks import DEFAULT_RUNNER, OWN_PACKAGE, is_own, registered
@@ -118,23 +121,36 @@ def process_group(run: Any) -> Iterator[None]:
 
     Args:
         run: The ``run:`` section.
+
+    Raises:
+        LostProcessError: If another process has ended before its time.
     """
     started_by_torchrun = "RANK" in os.environ and "WORLD_SIZE" in os.environ
     if started_by_torchrun:
         device = choose_device(str(run.get("device", "auto")).lower())
         if device.type == "cuda":
             torch.cuda.set_device(device)
+        rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        url = run.get("dist_url", "env://")
+        store, rank, world_size = next(rendezvous(url, rank, world_size, timeout=TIMEOUT))
         dist.init_process_group(
             backend="nccl" if device.type == "cuda" else "gloo",
-            init_method=run.get("dist_url", "env://"),
-            rank=int(os.environ["RANK"]),
-            world_size=int(os.environ["WORLD_SIZE"]),
+            store=PrefixStore("exchange", store),
+            rank=rank,
+            world_size=world_size,
             timeout=TIMEOUT,
         )
+        failures = Failures(store, rank, world_size)
     try:
         yield
-    finally:
+    except Exception as error:
         if started_by_torchrun:
+            settled = failures.settle(error)
+            if settled is not error:
+                raise settled from error
+        raise
+    finally:
+        if started_by_torchrun and is_distributed():
             dist.destroy_process_group()
 
 

@@ -11,9 +11,12 @@ from typing import Any
 
 from lavis_msmedcap.common.errors import ConfigError, MSMedCapError, Preempted
 from lavis_msmedcap.common.startup import prepare_process
+from lavis_msmedcap.common.whole_files import disk_error_of
 
 EXIT_WRONG_INPUT = 2
 EXIT_INTERRUPTED = 130
+EXIT_LOST_PROCESS = 69  # sysexits.h: something that is needed is not there
+EXIT_STORAGE = 74  # sysexits.h: an error while reading or writing files
 EXIT_PREEMPTED = 75  # sysexits.h: a temporary failure, try again
 PATIENCE = 30.0  # seconds
 DEBUG = "LAVIS_MSMEDCAP_DEBUG"
@@ -94,25 +97,37 @@ def guarded(action: Callable[[], int | None]) -> int:
         action: May return an exit code of its own.
 
     Returns:
-        Exit code: that of the action or 0, 2 for wrong input, 130 if interrupted from the
-        keyboard, or 75 if another signal asked a run to stop, which can be taken up.
+        Exit code: that of the action or 0, 2 for wrong input, 69 if another process of the run has
+        ended, 74 if the disk is full or cannot be written to, 130 if interrupted from the keyboard,
+        or 75 if another signal asked a run to stop, which can be taken up.
     """
     try:
         return action() or 0
-    except MSMedCapError as error:
-        if os.environ.get(DEBUG) == "1":
+    except (MSMedCapError, OSError) as error:
+        own = isinstance(error, MSMedCapError) or disk_error_of(error) is not None
+        if os.environ.get(DEBUG) == "1" or not own:
             raise
         if isinstance(error, ConfigError) and os.environ.get("RANK", "0") != "0":
             # every rank finds the same problems in a configuration, and the first one tells them;
             # torchrun ends the others then, but would also end the first if this one were faster
             time.sleep(PATIENCE)
-        sys.stderr.write(f"error: {error}\n")
-        return EXIT_WRONG_INPUT
+        if not getattr(error, "told", False):
+            left = getattr(error, "left", "")
+            sys.stderr.write("\n".join(filter(None, [f"error: {error}", left])) + "\n")
+        return _exit_code(error)
     except KeyboardInterrupt as stop:  # an `Interruption` has something to say
         preempted = isinstance(stop, Preempted) or getattr(stop, "preempted", False)
         what = "asked to stop" if preempted else "interrupted"
         sys.stderr.write("\n".join([what, *map(str, stop.args)]) + "\n")
         return EXIT_PREEMPTED if preempted else EXIT_INTERRUPTED
+
+
+def _exit_code(error: Exception) -> int:
+    from lavis_msmedcap.common.failures import LostProcessError  # which imports torch
+
+    if isinstance(error, LostProcessError):
+        return EXIT_LOST_PROCESS
+    return EXIT_STORAGE if disk_error_of(error) is not None else EXIT_WRONG_INPUT
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 
@@ -12,7 +16,14 @@ class MSMedCapError(Exception):
 
     They pass between processes: a copy is made from message and attributes, without the
     constructor, which may take something else than the message.
+
+    Attributes:
+        left: What a run that the error has ended leaves behind, and how to go on with it.
+        told: Whether another process of the run tells it.
     """
+
+    left: str = ""
+    told: bool = False
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Tells pickle how to copy the error."""
@@ -64,6 +75,38 @@ class BadImageError(DataError):
 
 class WeightsError(MSMedCapError, RuntimeError):
     """A weights file that is missing, damaged, or does not fit the network it is loaded into."""
+
+
+class StorageError(MSMedCapError, OSError):
+    """A file that cannot be written: the disk is full, read-only, or gone.
+
+    Args:
+        path: The file.
+        number: Error number of the system.
+    """
+
+    def __init__(self, path: Path, number: int | None) -> None:
+        self.path = str(path)
+        reason = os.strerror(number) if number else "the system does not say why"
+        super().__init__(f"cannot write {path}: {reason}{_room(path)}; {_cure(number)}")
+        self.errno = number
+
+
+def _room(path: Path) -> str:
+    try:
+        return f" ({shutil.disk_usage(path.parent).free / 2**20:,.1f} MiB free there)"
+    except OSError:
+        return ""
+
+
+def _cure(number: int | None) -> str:
+    cures = {
+        errno.ENOSPC: "make room there",
+        errno.EDQUOT: "make room there, or have your quota raised",
+        errno.EFBIG: "raise the limit of file sizes (ulimit -f)",
+        errno.EIO: "look after the disk, or the connection to it",
+    }
+    return cures.get(number or 0, "see to it that the folder may be written to")
 
 
 class ArgumentError(MSMedCapError, ValueError):

@@ -176,7 +176,7 @@ class CheckpointedModel(BaseModel):
     def _load_any(self, checkpoint: Checkpoint, source: str, expected: ExpectedKeys) -> None:
         """Loads a checkpoint of any kind."""
         _warn_of_silence(checkpoint, source)
-        _warn_of_untrained(checkpoint, source, self.branches)
+        _warn_of_untrained(checkpoint, source, list(self.branches))
         self._check_settings(checkpoint, source)
         self._check_vocabularies(checkpoint.metadata, source)
         self._check_frozen(checkpoint, source)

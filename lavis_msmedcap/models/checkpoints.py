@@ -7,9 +7,9 @@ are read as well, see `checkpoint_names`.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lavis_msmedcap.common.errors import WeightsError
+from lavis_msmedcap.common.whole_files import whole_path
 from lavis_msmedcap.models.checkpoint_names import (
     AUTHORS,
     OURS,
@@ -34,6 +35,7 @@ from lavis_msmedcap.models.weights import NOTES_ENTRY, read_weights_file, requir
 
 FORMAT_NAME = "lavis_msmedcap"
 FORMAT_VERSION = "1"
+CHECKSUM = "checksum"  # in the header: of everything else that the file holds
 ADDED = "added"  # note of a converted file: our names of tensors that the conversion added
 RUN_STATUS = "status.json"  # in a run directory: whether the run is finished
 CHECKPOINT_NAMES = ("checkpoint_best.safetensors", "checkpoint_last.safetensors")
@@ -48,11 +50,32 @@ def save_checkpoint(
         path: Target ``.safetensors`` file.
         state_dict: Tensors by name.
         metadata: Strings kept in the file's header.
+
+    Raises:
+        StorageError: If the disk is full or cannot be written to.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state_dict.items()}
     header = {**metadata, "format": FORMAT_NAME, "format_version": FORMAT_VERSION}
+    header[CHECKSUM] = checksum(tensors, header)
     with _written_at_once(path) as partial:
         save_file(tensors, partial, metadata=header)
+
+
+def checksum(tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> str:
+    """Returns the checksum of a file's content.
+
+    Args:
+        tensors: Names, shapes, types and bytes count.
+        header: Its strings, without those of the checksum itself.
+    """
+    total = hashlib.blake2b(digest_size=16)
+    told = {name: text for name, text in header.items() if name != CHECKSUM}
+    total.update(json.dumps(told, sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        total.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return total.hexdigest()
 
 
 def save_foreign(path: Path, state_dict: Mapping[str, Tensor], notes: Mapping[str, str]) -> None:
@@ -76,15 +99,9 @@ def save_foreign(path: Path, state_dict: Mapping[str, Tensor], notes: Mapping[st
 @contextmanager
 def _written_at_once(path: Path) -> Iterator[Path]:
     """Yields a file to write beside the target, which it replaces when all has been written."""
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
+    with whole_path(path) as partial:
         yield partial
         partial.chmod(0o666 & ~_umask())  # safetensors writes for the owner alone
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _umask() -> int:
@@ -94,8 +111,14 @@ def _umask() -> int:
     return mask
 
 
-def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Reads a checkpoint that `save_checkpoint` wrote.
+def read_checkpoint(
+    path: Path, *, needs_checksum: bool = False
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Reads a checkpoint that `save_checkpoint` wrote, and compares its checksum.
+
+    Args:
+        path: The file.
+        needs_checksum: Whether a file without one is damaged; earlier versions wrote none.
 
     Returns:
         Tensors by name, and the metadata.
@@ -105,6 +128,13 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """
     metadata, _ = _read_head(path)
     state_dict = load_file(path)
+    stored = metadata.pop(CHECKSUM, None)
+    checked = needs_checksum or stored is not None
+    if checked and stored != checksum(state_dict, metadata):
+        raise WeightsError(
+            f"checkpoint {path} is damaged: its content does not have the checksum that it names; "
+            "copy it again or take an earlier checkpoint of the run"
+        )
     if metadata.get("format") != FORMAT_NAME:
         raise WeightsError(
             f"{path} was not written by {FORMAT_NAME} (its header has no such mark); "

@@ -60,7 +60,8 @@ class DataBook:
         self._path = path
         self._skipped = SkippedImages(with_split(datasets, TRAIN))
         self._too_long: dict[str, int] = {}
-        self._write()
+        if not path.exists():  # a run that is taken up has its summary, see `restore`
+            self._write()
 
     def take(self, samples: dict[str, Any]) -> None:
         """Takes the notes about skipped images out of a training batch.
@@ -69,6 +70,16 @@ class DataBook:
             DataError: If too many images of a dataset have been skipped.
         """
         self._skipped.take(samples)
+
+    def skipped(self) -> dict[str, dict[str, Any]]:
+        """Returns what all ranks had to skip so far; every rank has to call it."""
+        self._skipped.share()
+        return self._skipped.facts()
+
+    def restore(self, skipped: Mapping[str, Mapping[str, Any]]) -> None:
+        """Goes on with what `skipped` has returned in an earlier process, on every rank."""
+        self._skipped.restore(skipped)
+        self._write()
 
     def count_long_texts(self, model: Any) -> None:
         """Counts the training captions that the model does not read to their end."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Mapping
 from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
+
+from lavis_msmedcap.common.whole_files import disk_errors
 
 
 class EventFiles:
@@ -22,17 +25,25 @@ class EventFiles:
     def __init__(self, folder: Path, done: int = 0) -> None:
         # the first process of a run has nothing to purge
         purge = done + 1 if folder.is_dir() else None
-        self._writer = SummaryWriter(str(folder), purge_step=purge)
+        self._folder = folder
+        with disk_errors(folder):
+            self._writer = SummaryWriter(str(folder), purge_step=purge)
 
     def write(self, group: str, step: int, numbers: Mapping[str, object]) -> None:
-        """Writes the finite numbers of a row."""
-        for name, value in finite_numbers(numbers).items():
-            self._writer.add_scalar(f"{group}/{name}", value, step)
-        self._writer.flush()
+        """Writes the finite numbers of a row.
+
+        Raises:
+            StorageError: If the disk is full.
+        """
+        with disk_errors(self._folder):
+            for name, value in finite_numbers(numbers).items():
+                self._writer.add_scalar(f"{group}/{name}", value, step)
+            self._writer.flush()
 
     def close(self, complete: bool = True) -> None:  # noqa: ARG002 - the files do not tell
         """Closes the files."""
-        self._writer.close()
+        with contextlib.suppress(OSError):  # each row was flushed; a full disk has been told
+            self._writer.close()
 
 
 def finite_numbers(row: Mapping[str, object]) -> dict[str, float]:

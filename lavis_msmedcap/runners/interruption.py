@@ -1,4 +1,4 @@
-"""What is said when a run is asked to stop: where its files are, and how to go on."""
+"""What is said when a run ends before its time: where its files are, and how to go on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def describe_interruption(
     checkpoints: Mapping[str, str],
     stage: int | None,
     evaluates: bool,
-    resumable: bool,
+    state: str | None,
     automatic: bool = False,
 ) -> str:
     """Says what an interrupted run leaves behind.
@@ -21,7 +21,7 @@ def describe_interruption(
         checkpoints: How far the run had come (``epoch 2, step 80``) by name of a checkpoint file.
         stage: 1 for a model whose checkpoint stage 2 starts from.
         evaluates: Whether the run only evaluates.
-        resumable: Whether there is a state to go on from.
+        state: Name of the newest state to go on from, None if there is none.
         automatic: Whether the configuration has ``run.resume: auto``.
 
     Returns:
@@ -30,10 +30,10 @@ def describe_interruption(
     place = f"run directory: {root}"
     if evaluates:
         return f"{place}\nSplits that had been finished have their results there; start it again."
-    if not resumable:
+    if state is None:
         return f"{place}\nNothing had been saved yet; start it again."
     option = "" if automatic else " with --options run.resume=auto"
-    lines = [place, f"go on with it: the same command{option}"]
+    lines = [place, f"last good state: {state}", f"go on with it: the same command{option}"]
     if checkpoints:
         written = ", ".join(f"{name} ({state})" for name, state in checkpoints.items())
         use = f"evaluate it (lavis.evaluate) with model.finetuned={root}"

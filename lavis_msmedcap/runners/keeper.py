@@ -5,17 +5,19 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import NoReturn
 
 import torch
 from torch import nn
 
-from lavis_msmedcap.common.distributed import barrier, is_main_process
+from lavis_msmedcap.common.distributed import barrier, gather_objects, is_main_process
 from lavis_msmedcap.common.errors import Preempted
+from lavis_msmedcap.runners.data_summary import DataBook
 from lavis_msmedcap.runners.ema import WeightAverage
 from lavis_msmedcap.runners.stopping import StopRequest
 from lavis_msmedcap.runners.training_loop import CONTINUE, SAVE, STOP
-from lavis_msmedcap.runners.training_state import Progress, StateStore
+from lavis_msmedcap.runners.training_state import Progress, StateError, StateStore
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +35,7 @@ class Keeper:
         identity: What must be the same when a state is taken up, see `StateStore`.
         request: Whether somebody has asked to stop.
         minutes: Time between two states within an epoch; 0 writes none there.
+        book: Knows which images were skipped.
         average: The average of the weights, where one is kept.
     """
 
@@ -44,6 +47,7 @@ class Keeper:
         identity: Mapping[str, str],
         request: StopRequest,
         minutes: float,
+        book: DataBook,
         average: WeightAverage | None = None,
     ) -> None:
         self._store = store
@@ -51,6 +55,7 @@ class Keeper:
         self._optimizer = optimizer
         self._identity = dict(identity)
         self._request = request
+        self._book = book
         self._seconds = 60 * minutes
         self._average = average
         self._last = time.monotonic()
@@ -59,11 +64,28 @@ class Keeper:
         """Puts the newest readable state into model and optimizer; without one, nothing.
 
         Raises:
-            StateError: If there are states but none fits.
+            StateError: On every rank, if there are states but none fits, or not all ranks find the
+                same one.
         """
-        progress = self._store.load(self._model, self._optimizer, self._identity, self._average)
+        progress, problem = Progress(), None
+        try:
+            found = self._store.load(self._model, self._optimizer, self._identity, self._average)
+            progress = found or progress
+        except StateError as error:
+            problem = error
+        told = gather_objects([(str(progress), problem)])
+        for _, problem in told:
+            if problem is not None:
+                raise problem
+        if len({where for where, _ in told}) > 1:
+            where = ", ".join(f"{text} on rank {rank}" for rank, (text, _) in enumerate(told))
+            raise StateError(
+                f"the processes find different states in {self._store.folder}: {where}; all of "
+                "them must see the same folder"
+            )
+        self._book.restore(progress.skipped_images)
         self._last = time.monotonic()
-        return Progress() if progress is None else progress
+        return progress
 
     def wish(self) -> int:
         """Returns what this process wants after a step."""
@@ -74,7 +96,12 @@ class Keeper:
         return SAVE if due and is_main_process() else CONTINUE
 
     def save(self, progress: Progress) -> None:
-        """Writes the state."""
+        """Writes the state.
+
+        Raises:
+            StorageError: On the main process, if the disk is full; the states before it are kept.
+        """
+        progress = replace(progress, skipped_images=self._book.skipped())
         if is_main_process():
             path = self._store.save(
                 self._model, self._optimizer, progress, self._identity, self._average

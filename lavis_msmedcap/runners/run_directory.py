@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 from lavis_msmedcap.common.distributed import gather_objects, is_main_process
 from lavis_msmedcap.common.errors import ConfigError
 from lavis_msmedcap.common.paths import resolve_path
+from lavis_msmedcap.common.whole_files import remove_parts
 from lavis_msmedcap.runners.run_status import (
     STATUS,
     RunStatus,
@@ -137,6 +138,9 @@ def open_run_directory(
     if is_main_process():
         try:
             root, resumed, lock_held = _open(output_dir, resume, config or {}, batch)
+            if resumed:
+                for folder in (root, RunDirectory(root).states, RunDirectory(root).result):
+                    remove_parts(folder)
             found = [(str(root), resumed, "")]
         except ConfigError as error:
             found = [("", False, error.problems[0])]

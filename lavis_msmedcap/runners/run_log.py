@@ -12,6 +12,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from lavis_msmedcap.common.whole_files import disk_error_of, disk_errors
+
 PACKAGE = "lavis_msmedcap"
 FORMAT = "%(asctime)s [%(levelname)s] %(message)s"
 
@@ -50,6 +52,36 @@ def _take_backlog() -> list[logging.LogRecord]:
     return [record for handler in handlers for record in handler.records]
 
 
+class _LogFile(logging.FileHandler):
+    """A log file that fails once, and then keeps quiet, where the disk takes nothing more.
+
+    `logging` would print a traceback for each line and go on.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, encoding="utf-8", delay=True)
+        self._failed = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not self._failed:
+            with disk_errors(Path(self.baseFilename)):
+                super().emit(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name in `logging`
+        error = sys.exc_info()[1]
+        if isinstance(error, OSError) and disk_error_of(error) is not None:
+            self._failed = True
+            raise error
+        super().handleError(record)
+
+    def close(self) -> None:
+        try:
+            super().close()
+        except OSError:  # what could not be written is still in the buffer
+            if not self._failed:
+                raise
+
+
 class RunLog:
     """Writes what is logged during a run to a file, and takes its handlers away afterwards.
 
@@ -80,7 +112,7 @@ class RunLog:
             yield
             return
         early = _take_backlog()
-        self._file = logging.FileHandler(self.path, encoding="utf-8", delay=True)
+        self._file = _LogFile(self.path)
         added: list[logging.Handler] = [self._file]
         if not root.handlers:
             added.append(logging.StreamHandler(sys.stderr))
@@ -102,7 +134,11 @@ class RunLog:
                 handler.close()
 
     def file_only(self, message: str, level: int = logging.INFO) -> None:
-        """Writes a line to the file but not to the console, where a bar already shows it."""
+        """Writes a line to the file but not to the console, where a bar already shows it.
+
+        Raises:
+            StorageError: If the disk is full, as every logged line does then, once.
+        """
         self._write(logging.LogRecord(PACKAGE, level, __file__, 0, message, None, None))
 
     def _write(self, record: logging.LogRecord) -> None:

@@ -22,7 +22,14 @@ from lavis_msmedcap.common.distributed import (
     get_world_size,
     is_main_process,
 )
-from lavis_msmedcap.common.errors import ConfigError, Interruption, Preempted
+from lavis_msmedcap.common.errors import (
+    ConfigError,
+    Interruption,
+    MSMedCapError,
+    Preempted,
+    StorageError,
+)
+from lavis_msmedcap.common.failures import lost_connection
 from lavis_msmedcap.common.whole_files import write_whole
 from lavis_msmedcap.models.frozen_marks import FROZEN
 from lavis_msmedcap.runners.checkpointing import BEST, Checkpoints, TrainingState, Weights
@@ -47,7 +54,7 @@ from lavis_msmedcap.runners.stopping import StopRequest
 from lavis_msmedcap.runners.trackers import Trackers, missing_trackers, open_trackers
 from lavis_msmedcap.runners.training import Selection, Training
 from lavis_msmedcap.runners.training_loop import TrainingLoop
-from lavis_msmedcap.runners.training_state import Progress, StateStore
+from lavis_msmedcap.runners.training_state import Progress, StateError, StateStore
 
 logger = logging.getLogger(__name__)
 
@@ -284,7 +291,9 @@ class RunnerMSMedCap(RunnerProperties):
         }
         store = StateStore(self.directory.states, self.settings.keep_last)
         minutes = self.settings.save_every_minutes
-        return Keeper(store, model, self.optimizer, identity, self._request, minutes, average)
+        return Keeper(
+            store, model, self.optimizer, identity, self._request, minutes, self._book, average
+        )
 
     def _finish(self, keeper: Keeper) -> None:
         self._status.finished = True
@@ -392,20 +401,30 @@ class RunnerMSMedCap(RunnerProperties):
             try:
                 yield
             except BaseException as error:
-                self.log.file_only(traceback.format_exc(), logging.ERROR)
-                if isinstance(error, KeyboardInterrupt) and is_main_process():
-                    raise Interruption(
-                        self._what_is_left(), preempted=isinstance(error, Preempted)
-                    ) from error
+                with contextlib.suppress(StorageError):
+                    self.log.file_only(traceback.format_exc(), logging.ERROR)
+                if not isinstance(error, StateError):  # which says itself what can be read
+                    self._tell_what_is_left(error)
                 raise
+
+    def _tell_what_is_left(self, error: BaseException) -> None:
+        left = self._what_is_left()
+        if isinstance(error, MSMedCapError) or lost_connection(error):
+            error.left = left  # type: ignore[attr-defined] # told with the error
+        elif is_main_process() and isinstance(error, KeyboardInterrupt):
+            raise Interruption(left, preempted=isinstance(error, Preempted)) from error
+        elif is_main_process():
+            with contextlib.suppress(StorageError):
+                logger.error("%s", left)
 
     def _what_is_left(self) -> str:
         stage = getattr(self._model, "STAGE", None)
+        states = StateStore(self.directory.states).paths()
         return describe_interruption(
             self.output_dir,
             self.checkpoints.written,
             stage,
             self.evaluate_only,
-            bool(StateStore(self.directory.states).paths()),
+            str(states[0].relative_to(self.output_dir)) if states else None,
             self.settings.resume == AUTO,
         )

@@ -54,6 +54,12 @@ class SkippedImages:
         Raises:
             DataError: On all ranks, if too many images of a dataset have been skipped.
         """
+        self.share()
+        for name in self._reasons:
+            self._check(name)
+
+    def share(self) -> None:
+        """Puts together what all ranks have met; every rank has to call it."""
         notes = [
             SkippedImage(name, image, reason)
             for name, images in self._reasons.items()
@@ -64,8 +70,12 @@ class SkippedImages:
         for counts in gather_objects([self._own]):
             self._stand_ins.update(counts)
         self._own = Counter()
-        for name in self._reasons:
-            self._check(name)
+
+    def restore(self, facts: Mapping[str, Mapping[str, Any]]) -> None:
+        """Goes on with the `facts` of an earlier process."""
+        for name, fact in facts.items():
+            self._reasons.setdefault(name, {}).update(fact["images"])
+            self._stand_ins[name] = int(fact["samples"])
 
     def facts(self) -> dict[str, dict[str, Any]]:
         """Returns, for each dataset that had any, the images with their reasons.
@@ -73,7 +83,7 @@ class SkippedImages:
         ``samples`` counts how often an unreadable image had to be replaced, over all epochs.
         """
         return {
-            name: {"images": dict(images), "samples": self._stand_ins[name]}
+            name: {"images": dict(sorted(images.items())), "samples": self._stand_ins[name]}
             for name, images in self._reasons.items()
             if images
         }

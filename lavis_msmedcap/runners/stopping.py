@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
+from lavis_msmedcap.common.distributed import is_distributed
 from lavis_msmedcap.common.errors import Preempted
 
 SIGNALS = tuple(
@@ -44,6 +45,12 @@ class StopRequest:
         before = {number: signal.signal(number, self._on_signal) for number in heard}
         try:
             yield
+        except Exception:
+            if is_distributed() and signal.SIGTERM in before:
+                # one process has failed, and torchrun asks the others to end: not before they have
+                # told what happened
+                before[signal.SIGTERM] = signal.SIG_IGN
+            raise
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+
+from lavis_msmedcap.common.whole_files import append_whole, write_whole
 
 
 class CsvTable:
@@ -27,12 +30,15 @@ class CsvTable:
         self._columns: list[str] = []
 
     def append(self, row: Mapping[str, object]) -> None:
-        """Adds a row and writes it out at once."""
+        """Adds a row and writes it out at once.
+
+        Raises:
+            StorageError: If the disk is full; the file is as it was then.
+        """
         new = [name for name in row if name not in self._columns and name not in self._fixed]
         if new or not self._columns:
             self._extend(new)
-        with self.path.open("a", newline="", encoding="utf-8") as file:
-            csv.DictWriter(file, self._columns).writerow(_texts(row))
+        append_whole(self.path, self._lines([_texts(row)]))
 
     def cut(self, keep: Callable[[Mapping[str, str]], bool]) -> None:
         """Goes on with the file of an interrupted run, without the rows that will be written again.
@@ -58,12 +64,12 @@ class CsvTable:
         self._write(rows)
 
     def _write(self, rows: Sequence[Mapping[str, str]]) -> None:
-        partial = self.path.with_name(f".{self.path.name}.tmp")
-        with partial.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, self._columns)
-            writer.writeheader()
-            writer.writerows(rows)
-        partial.replace(self.path)
+        write_whole(self.path, [self._lines([dict(zip(self._columns, self._columns)), *rows])])
+
+    def _lines(self, rows: Iterable[Mapping[str, str]]) -> str:
+        text = io.StringIO(newline="")
+        csv.DictWriter(text, self._columns).writerows(rows)
+        return text.getvalue()
 
 
 def _whole(row: Mapping[str, str]) -> bool:

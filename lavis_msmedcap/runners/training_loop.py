@@ -22,12 +22,18 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sized
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from lavis_msmedcap.common.distributed import get_rank, get_world_size, sum_over_ranks
+from lavis_msmedcap.common.distributed import (
+    gather_objects,
+    get_rank,
+    get_world_size,
+    sum_over_ranks,
+)
+from lavis_msmedcap.common.errors import MSMedCapError
 from lavis_msmedcap.datasets.random_streams import seed_generators
 from lavis_msmedcap.runners.ema import WeightAverage
 from lavis_msmedcap.runners.loss_meter import LossMeter, Sums
@@ -36,12 +42,13 @@ from lavis_msmedcap.runners.optimization import clip_gradients, scale_gradients
 from lavis_msmedcap.runners.precision import Precision
 from lavis_msmedcap.runners.schedule import LRSchedule
 from lavis_msmedcap.runners.training_state import Progress
+from lavis_msmedcap.runners.worker_errors import Ahead
 
 # overflowing fp16 steps in a row; by then the scale of 65536 has been halved to nothing
 FP16_PATIENCE = 30
 
-# wishes of a `StateKeeper`; the largest one of all processes counts
-CONTINUE, SAVE, STOP = range(3)
+# what a process wants after a step (FAIL: its next batch cannot be read); the largest one counts
+CONTINUE, SAVE, STOP, FAIL = range(4)
 
 Samples = dict[str, Any]
 TrainStep = Callable[[nn.Module, Samples], Mapping[str, Any]]
@@ -204,6 +211,8 @@ class TrainingLoop:
         Raises:
             NonFiniteError: If a loss or the gradient is nan or infinite; no parameter has been
                 touched by the step that found it.
+            MSMedCapError: On all ranks, if the next step's first batch cannot be read on one; the
+                state before it has been written.
         """
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
@@ -213,7 +222,8 @@ class TrainingLoop:
         window: list[BatchNote] = []
         started = asked = time.perf_counter()
         waited = 0.0
-        for index, samples in enumerate(batches, done):
+        source = Ahead(batches)
+        for index, samples in enumerate(source, done):
             waited += time.perf_counter() - asked
             # the last window of an epoch may be short: it divides by its own length
             size = min(self.accumulate, count - (index - len(window)))
@@ -224,7 +234,11 @@ class TrainingLoop:
             if len(window) < size:
                 asked = time.perf_counter()
                 continue
-            report, wish = self._close_window(window, epoch, started, waited)
+            asked = time.perf_counter()
+            source.look()  # whether the next step can begin is agreed on at the end of this one
+            waited += time.perf_counter() - asked
+            failing = CONTINUE if source.error is None else FAIL
+            report, wish = self._close_window(window, epoch, started, waited, failing)
             started, waited, window = time.perf_counter(), 0.0, []
             self.listener.on_step(report)
             ends, self.stopping = index + 1 == count, wish == STOP
@@ -234,6 +248,8 @@ class TrainingLoop:
                 self.listener.on_log(report, sums)
             if wish and self.keeper is not None and not ends:  # the end of an epoch saves anyway
                 self.keeper.save(self.progress(epoch, index + 1, total))
+                if wish == FAIL:
+                    raise_together(source.error)
                 if self.stopping:
                     self.keeper.stop()
             asked = time.perf_counter()
@@ -258,7 +274,7 @@ class TrainingLoop:
         return self.model.no_sync()  # type: ignore[operator]
 
     def _close_window(
-        self, window: list[BatchNote], epoch: int, started: float, waited: float
+        self, window: list[BatchNote], epoch: int, started: float, waited: float, wish: int
     ) -> tuple[StepReport, int]:
         lr = self.schedule.set_step(self.global_step - self.skipped)
         self.precision.unscale(self.optimizer)
@@ -267,7 +283,7 @@ class TrainingLoop:
             scale_gradients(self._parameters, len(window) * shares[0])
         norm = clip_gradients(self._parameters, self.clip_grad_norm)
         losses = torch.stack([note.loss.float() for note in window])
-        wish = CONTINUE if self.keeper is None else self.keeper.wish()
+        wish = wish if self.keeper is None else max(wish, self.keeper.wish())
         broken, wish, grad_norm, loss = _read(losses, (losses * shares).sum(), norm, wish)
         self._overflows = 0 if math.isfinite(grad_norm) else self._overflows + 1
         # in fp16 the scaler leaves out overflowing steps and halves its scale, for a while
@@ -325,6 +341,11 @@ def _read(losses: Tensor, mean: Tensor, norm: Tensor, wish: int) -> tuple[bool, 
     flag, save, stop, loss, grad_norm = numbers.tolist()
     agreed = STOP if stop else SAVE if save else CONTINUE
     return flag > 0, agreed, grad_norm, loss / get_world_size()
+
+
+def raise_together(error: MSMedCapError | None) -> NoReturn:
+    """Raises on every rank the error of the first one that has one; one of them must."""
+    raise gather_objects([] if error is None else [error])[0]
 
 
 def to_device(value: Any, device: torch.device) -> Any:

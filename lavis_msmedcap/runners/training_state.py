@@ -10,7 +10,6 @@ Legend: P trainable parameters by name.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections.abc import Mapping
@@ -22,6 +21,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from lavis_msmedcap.common.distributed import is_main_process
 from lavis_msmedcap.common.errors import MSMedCapError, WeightsError
 from lavis_msmedcap.models.checkpoints import read_checkpoint, save_checkpoint
 from lavis_msmedcap.runners.ema import WeightAverage
@@ -49,6 +49,7 @@ class Progress:
         scaler: State of the fp16 loss scaler.
         overflows: fp16 steps without an update in a row.
         skipped: fp16 steps without an update in all.
+        skipped_images: Images that could not be read so far, see `SkippedImages.facts`.
     """
 
     epoch: int = 0
@@ -59,6 +60,7 @@ class Progress:
     scaler: dict[str, Any] = field(default_factory=dict)
     overflows: int = 0
     skipped: int = 0
+    skipped_images: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def __str__(self) -> str:
         """Says it in words."""
@@ -105,14 +107,11 @@ class StateStore:
         header = {
             "progress": json.dumps(asdict(progress)),
             "identity": json.dumps(dict(identity)),
-            "digest": digest_of(tensors),
         }
         path = self.folder / f"{PREFIX}{progress.step:09d}{SUFFIX}"
         save_checkpoint(path, tensors, header)
         for old in self.paths()[self._keep :]:
             old.unlink(missing_ok=True)
-        for leftover in self.folder.glob(f".{PREFIX}*.tmp"):  # of a process that was killed
-            leftover.unlink(missing_ok=True)
         return path
 
     def load(
@@ -142,7 +141,8 @@ class StateStore:
             try:
                 tensors, progress, stored = read_state(path)
             except StateError as error:
-                logger.warning("%s; going back to the state before it", error)
+                if is_main_process():
+                    logger.warning("%s. Going back to the state before it", error)
                 damaged.append(path.name)
                 continue
             _check_identity(path, stored, identity)
@@ -167,24 +167,14 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], Progress, dict[str, str]]
         StateError: If it is damaged.
     """
     try:
-        tensors, header = read_checkpoint(path)
-        if digest_of(tensors) != header["digest"]:
-            raise StateError(f"{path} is damaged: its values do not have the checksum it names")
+        tensors, header = read_checkpoint(path, needs_checksum=True)
         progress = json.loads(header["progress"])
         totals = {name: (float(a), float(b)) for name, (a, b) in progress["totals"].items()}
         return tensors, Progress(**{**progress, "totals": totals}), json.loads(header["identity"])
-    except (WeightsError, SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+    except WeightsError as error:
+        raise StateError(str(error)) from error
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise StateError(f"{path} is damaged: {error}") from error
-
-
-def digest_of(tensors: Mapping[str, Tensor]) -> str:
-    """Returns the checksum of tensors: names, shapes, types and bytes."""
-    total = hashlib.blake2b(digest_size=16)
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        total.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return total.hexdigest()
 
 
 def collect(

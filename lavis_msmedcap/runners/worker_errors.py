@@ -8,9 +8,11 @@ code: torch's way, with the traceback, is right for it.
 
 from __future__ import annotations
 
+import signal
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any
 
 from torch.utils.data import DataLoader, Dataset, get_worker_info
@@ -18,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from lavis_msmedcap.common.errors import MSMedCapError
 
 Batch = dict[str, Any]
+GRACE = 10  # seconds for the main process to write its state
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,12 @@ class PlainErrorLoader(DataLoader[Batch]):
     def __init__(
         self, dataset: Dataset[Batch], collate_fn: Callable[[list[Batch]], Batch], **options: Any
     ) -> None:
-        super().__init__(_Samples(dataset), collate_fn=_Collation(collate_fn), **options)
+        super().__init__(
+            _Samples(dataset),
+            collate_fn=_Collation(collate_fn),
+            worker_init_fn=outlive_signals,
+            **options,
+        )
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         """Yields batches.
@@ -65,6 +73,62 @@ class PlainErrorLoader(DataLoader[Batch]):
             if isinstance(batch, Failure):
                 raise batch.error from WorkerTraceback(batch.trace)
             yield batch
+
+
+def outlive_signals(_worker: int) -> None:
+    """Lets a worker process go on when all processes are asked to end.
+
+    Ctrl-C, torchrun and Slurm signal workers too. The main process, which writes its state then,
+    still needs them; it ends them itself.
+    """
+    for name in ("SIGINT", "SIGUSR1"):
+        signal.signal(getattr(signal, name), signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _end_later)
+
+
+def _end_later(_number: int, _frame: FrameType | None) -> None:
+    signal.alarm(GRACE)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # asked again, by the main process at its end
+
+
+class Ahead:
+    """Batches, of which the next one can be fetched before it is needed.
+
+    Args:
+        batches: What is iterated over, once.
+
+    Attributes:
+        error: One of our own errors that the next batch has raised, until it is needed.
+    """
+
+    def __init__(self, batches: Iterable[Batch]) -> None:
+        self._batches = iter(batches)
+        self._next: list[Batch] = []
+        self.error: MSMedCapError | None = None
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yields the batches.
+
+        Raises:
+            MSMedCapError: In the place of a batch that has raised it.
+        """
+        self.look()
+        while self._next:
+            yield self._next.pop()
+            self.look()
+        if self.error is not None:
+            raise self.error
+
+    def look(self) -> None:
+        """Fetches the next batch, if that has not been done."""
+        if self._next or self.error is not None:
+            return
+        try:
+            self._next.append(next(self._batches))
+        except StopIteration:
+            pass
+        except MSMedCapError as error:
+            self.error = error
 
 
 class _Samples(Dataset[Any]):

@@ -101,6 +101,7 @@ def test_a_step_is_finished_first(
     runner = make(tiny, tmp_path, Interrupted(train_step=1))
     assert told(runner, capsys)[1:] == [
         f"run directory: {runner.output_dir}",
+        "last good state: resume/step-000000001.safetensors",
         "go on with it: the same command with --options run.resume=auto",
     ]
     assert [path.name for path in runner.directory.states.iterdir()] == [
@@ -126,8 +127,9 @@ def test_after_it(
 ) -> None:
     runner = make(tiny, tmp_path, Interrupted(**step))
     root = runner.output_dir
-    _, place, _, checkpoint, *uses = told(runner, capsys)
+    _, place, state, _, checkpoint, *uses = told(runner, capsys)
     assert place == f"run directory: {root}"
+    assert state.startswith("last good state: resume/step-00000000")
     epoch = 1 if "train_step" in step else 3
     assert f"checkpoint_last.safetensors (epoch {epoch}, step {2 * epoch})" in checkpoint
     assert uses == [f"or evaluate it (lavis.evaluate) with model.finetuned={root}"]
@@ -145,7 +147,7 @@ def test_in_an_evaluation(
 
 def test_stage_2_starts_from_a_stage_1_run() -> None:
     text = describe_interruption(
-        Path("/run"), {"checkpoint_last": "epoch 1, step 4"}, 1, False, True
+        Path("/run"), {"checkpoint_last": "epoch 1, step 4"}, 1, False, "resume/step-4"
     )
     assert "start stage 2 (caption.yaml) from it with model.stage1=/run" in text
     assert "lavis.evaluate" not in text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -124,8 +125,11 @@ def test_goes_on_to_the_same_weights_and_tables(
     tiny: ModuleType, tmp_path: Path, whole: Any, where: dict[str, int]
 ) -> None:
     root = cut_off(tiny, tmp_path, where)
+    half = root / "checkpoint_best.safetensors.part-1-2"  # of a process that was killed
+    half.write_bytes(b"half")
     runner = make(tiny, tmp_path, resume="auto")
     assert Path(runner.output_dir) == root
+    assert not half.exists()
     runner.train()
     same(results(root), whole)
     status = read_status(root)
@@ -181,19 +185,46 @@ def test_several_times_in_a_row(tiny: ModuleType, tmp_path: Path, whole: Any) ->
     same(results(root), whole)
 
 
-def test_a_damaged_state_is_passed_over(tiny: ModuleType, tmp_path: Path, whole: Any) -> None:
+def cut_short(content: bytearray) -> None:
+    del content[len(content) // 2 :]
+
+
+def flip_a_value(content: bytearray) -> None:
+    content[-3] ^= 1
+
+
+def flip_the_progress(content: bytearray) -> None:
+    """Another number of images, in a header that can be read."""
+    place = content.index(b"images_seen") + len(b'images_seen\\": ')
+    content[place] ^= 1
+
+
+def flip_the_checksum(content: bytearray) -> None:
+    content[content.index(b'"checksum":"') + 12] ^= 1
+
+
+def lose_the_checksum(content: bytearray) -> None:
+    content[content.index(b'"checksum":') + 1] ^= 1
+
+
+DAMAGES = [cut_short, flip_a_value, flip_the_progress, flip_the_checksum, lose_the_checksum]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_state_is_passed_over(
+    tiny: ModuleType, tmp_path: Path, whole: Any, damage: Callable[[bytearray], None]
+) -> None:
     root = cut_off(tiny, tmp_path, {"train_step": 14})
     newest, older = StateStore(root / "resume").paths()
     content = bytearray(newest.read_bytes())
-    content[-3] ^= 1
+    damage(content)
     newest.write_bytes(content)
     runner = make(tiny, tmp_path, resume="auto")
     runner.train()
-    assert (
-        f"{newest} is damaged: its values do not have the checksum"
-        in (root / "log.txt").read_text()
-    )
-    assert f"going on from {older}" in (root / "log.txt").read_text()
+    log = (root / "log.txt").read_text()
+    assert log.count("Going back to the state before it") == 1
+    assert f"{newest} is damaged" in log
+    assert f"going on from {older}" in log
     same(results(root), whole)
 
 
@@ -201,8 +232,14 @@ def test_no_state_that_can_be_read(tiny: ModuleType, tmp_path: Path) -> None:
     root = cut_off(tiny, tmp_path, {"train_step": 14})
     for path in StateStore(root / "resume").paths():
         path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(StateError, match=r"no state in .* can be read .* run\.resume=off"):
+    written = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    with pytest.raises(StateError, match=r"no state in .* can be read .* run\.resume=off") as told:
         make(tiny, tmp_path, resume="auto").train()
+    assert "last good state" not in told.value.left
+    for path, content in written.items():
+        if path.name in ("config.yaml", "environment.json", "log.txt"):  # of this start
+            continue
+        assert path.read_bytes() == content, path
 
 
 def test_another_configuration_is_another_run(tiny: ModuleType, tmp_path: Path) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import pickle
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -107,3 +110,14 @@ def test_errors_pass_between_processes(error: MSMedCapError) -> None:
     copy = pickle.loads(pickle.dumps(error))
     assert type(copy) is type(error)
     assert (str(copy), copy.__dict__) == (str(error), error.__dict__)
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1"])
+def test_workers_go_on_when_all_processes_are_asked_to_end(name: str, tmp_path: Path) -> None:
+    """As torchrun, Slurm and Ctrl-C do: the main process needs batches until its state is saved."""
+    batches = iter(loader("val", tmp_path, 1, None))
+    next(batches)
+    [worker] = multiprocessing.active_children()
+    assert worker.pid is not None
+    os.kill(worker.pid, getattr(signal, name))
+    assert len(list(batches)) == 3

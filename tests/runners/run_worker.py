@@ -1,0 +1,253 @@
+"""Runs of a tiny model in processes of their own, in which something really goes wrong.
+
+    run_worker.py disk FOLDER              a disk that fills up; FOLDER is an empty file system
+    run_worker.py ranks FOLDER FAULT       one of two processes fails; started by torchrun
+
+Kept as a plain file (not a test module). Prints, or writes into the folder, what a test looks at.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import tiny
+from omegaconf import OmegaConf
+from torch import nn
+
+from lavis_msmedcap import train
+from lavis_msmedcap.common.distributed import get_rank
+from lavis_msmedcap.common.errors import StorageError
+from lavis_msmedcap.imaging.read import read_image
+from lavis_msmedcap.launch import process_group
+from lavis_msmedcap.models.checkpoints import read_checkpoint
+from lavis_msmedcap.runners.runner_msmedcap import RunnerMSMedCap
+from lavis_msmedcap.runners.tables import CsvTable
+from lavis_msmedcap.tasks.mixed_semantic_pretrain import MixedSemanticPretrainTask
+
+STEPS = 10  # of an epoch
+
+
+class Faulty(MixedSemanticPretrainTask):
+    """Calls something before a training step, counted from 1."""
+
+    def __init__(self, step: int = 0, action: Callable[[], None] = lambda: None) -> None:
+        super().__init__()
+        self.left = step
+        self.action = action
+
+    def train_step(self, model: nn.Module, samples: Any) -> Any:
+        self.left -= 1
+        if self.left == 0:
+            self.action()
+        return super().train_step(model, samples)
+
+
+class Saved(tiny.TinyModel):  # type: ignore[name-defined, misc]
+    """Calls something when its weights are asked for to be saved, counted from 1."""
+
+    def __init__(self, time: int, action: Callable[[], None]) -> None:
+        super().__init__()
+        self.time = time
+        self.action = action
+
+    def trainable_state_dict(self) -> Any:
+        self.time -= 1
+        if self.time == 0:
+            self.action()
+        return super().trainable_state_dict()
+
+
+def run_section(folder: Path, **options: Any) -> dict[str, Any]:
+    return {
+        "output_dir": str(folder),
+        "max_epoch": 2,
+        "batch_size_train": 4,
+        "batch_size_eval": 4,
+        "init_lr": 0.05,
+        "log_freq": 1,
+        "device": "cpu",
+        "valid_splits": ["val"],
+        "resume": "auto",
+        "save_every_minutes": 1e-9,
+        **options,
+    }
+
+
+def make(
+    run: dict[str, Any], task: Any, model: Any = None, dataset: Any = tiny.TinyDataset
+) -> RunnerMSMedCap:
+    domains = {"coco": "general", "roco": "medical"}
+    whole: Any = OmegaConf.create(
+        {
+            "model": {"arch": "tiny"},
+            "datasets": {name: {"domain": domain} for name, domain in domains.items()},
+            "run": run,
+        }
+    )
+    config = SimpleNamespace(
+        config=whole, run_cfg=whole.run, model_cfg=whole.model, datasets_cfg=whole.datasets
+    )
+    data = {
+        name: {split: dataset(name, domain, 20, split) for split in ("train", "val")}
+        for name, domain in domains.items()
+    }
+    return RunnerMSMedCap(config, task, model or tiny.TinyModel(), data, "job")
+
+
+def told(action: Callable[[], Any]) -> tuple[int, str]:
+    """Returns the exit code of a command and what it writes to stderr."""
+    with contextlib.redirect_stderr(io.StringIO()) as text:
+        code = train.guarded(action)
+    return code, text.getvalue()
+
+
+def weights(folder: Path) -> dict[str, list[float]]:
+    [path] = folder.glob("*/checkpoint_last.safetensors")
+    return {name: tensor.flatten().tolist() for name, tensor in read_checkpoint(path)[0].items()}
+
+
+def fill(folder: Path) -> None:
+    """Takes the last free byte of a file system."""
+    with contextlib.suppress(OSError), (folder / "ballast").open("ab", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+
+
+def full_disk(
+    disk: Path, name: str, step: int = 0, save: int = 0, **options: Any
+) -> dict[str, Any]:
+    """A run whose disk fills up at a step or while a checkpoint is made, and the same run again."""
+    folder = disk / name
+    before: list[str] = []
+
+    def fill_up() -> None:
+        before.extend(files(folder))
+        fill(disk)
+
+    def run(task: Any, model: Any = None) -> None:
+        runner = make(run_section(folder, **options), task, model)
+        try:
+            runner.train()
+        finally:
+            runner._open.lock.release()  # type: ignore[union-attr] # what the process' end does
+
+    code, message = told(lambda: run(Faulty(step, fill_up), Saved(save, fill_up)))
+    after = files(folder)
+    (disk / "ballast").unlink()
+    again, _ = told(lambda: run(Faulty()))
+    found = {
+        "code": code,
+        "message": message,
+        "new": sorted({*after} - {*before}),
+        "again": again,
+        "runs": len(list(folder.iterdir())),
+        "weights": weights(folder),
+        "left": [name for name in files(folder) if ".part" in name or "resume" in name],
+    }
+    shutil.rmtree(folder)
+    return found
+
+
+def full_table(disk: Path) -> dict[str, Any]:
+    """Rows until there is no room for one."""
+    table = CsvTable(disk / "metrics.csv", ["step", "text"])
+    table.append({"step": 0, "text": "x"})
+    fill(disk)
+    message = ""
+    while not message:
+        try:
+            table.append({"step": 1, "text": "x" * 1500})
+        except StorageError as error:
+            message = str(error)
+    text = table.path.read_text()
+    (disk / "ballast").unlink()
+    table.append({"step": 2, "text": "x"})
+    return {"message": message, "kept": text, "then": table.path.read_text()}
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def disk(folder: Path) -> None:
+    expected = make(run_section(folder / "whole"), Faulty())
+    expected.train()
+    found = {
+        "table": full_table(folder),
+        "whole": weights(folder / "whole"),
+        "state": full_disk(folder, "state", 3),
+        "checkpoint": full_disk(folder, "checkpoint", save=2),  # the first is a rehearsal
+        "rows": full_disk(folder, "rows", STEPS + 2, save_every_minutes=0, max_epoch=40),
+    }
+    sys.stdout.write(json.dumps(found) + "\n")
+
+
+class OneBroken(tiny.TinyDataset):  # type: ignore[name-defined, misc]
+    """A dataset whose image 13 cannot be read on the second process while the file is broken."""
+
+    file: Path
+
+    def __getitem__(self, index: int) -> Any:
+        if index == 13 and self.split == "train" and os.environ["RANK"] == "1":
+            read_image(self.file)
+        return super().__getitem__(index)
+
+
+def kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def mistake() -> None:
+    raise TypeError("a mistake in code")
+
+
+def wait_for(flag: Path) -> None:
+    while not flag.exists():
+        time.sleep(0.01)
+    kill()
+
+
+def slowly(flag: Path) -> None:
+    """Takes its time over a checkpoint, in which the other process dies."""
+    flag.touch()
+    time.sleep(1)
+
+
+def ranks(folder: Path, fault: str) -> None:
+    run = run_section(folder / "runs", batch_size_train=2, num_workers=1)
+    OneBroken.file = folder / "image.png"
+    with process_group(run):
+        first, flag = get_rank() == 0, folder / "flag"
+        task: Any = Faulty()
+        model: Any = tiny.TinyModel()
+        if fault == "step" and not first:
+            task = Faulty(3, kill)
+        if fault == "mistake" and not first:
+            task = Faulty(2, mistake)
+        if fault == "checkpoint":
+            if first:
+                model = Saved(2, lambda: slowly(flag))
+            else:
+                threading.Thread(target=wait_for, args=[flag], daemon=True).start()
+        if fault == "first" and first:
+            model = Saved(2, kill)
+        make(run, task, model, dataset=OneBroken).train()
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "disk":
+        disk(Path(sys.argv[2]))
+    else:
+        sys.exit(train.guarded(lambda: ranks(Path(sys.argv[2]), sys.argv[3])))
