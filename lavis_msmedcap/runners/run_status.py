@@ -22,9 +22,10 @@ from lavis_msmedcap.common.whole_files import write_whole
 logger = logging.getLogger(__name__)
 
 STATUS, LOCK = "status.json", ".lock"
-# what may change between an interruption and going on: it changes no weight
+# what may change between an interruption and going on: it changes no weight, but by rounding
 FREE_RUN_KEYS = frozenset(
     {
+        "compile",
         "device",
         "dist_url",
         "distributed",

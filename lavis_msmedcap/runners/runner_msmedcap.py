@@ -21,6 +21,7 @@ from lavis_msmedcap.common.errors import Interruption, Preempted
 from lavis_msmedcap.common.whole_files import write_whole
 from lavis_msmedcap.models.checkpoint_loading import FROZEN
 from lavis_msmedcap.runners.checkpointing import Checkpoints, TrainingState
+from lavis_msmedcap.runners.compilation import check_compiler
 from lavis_msmedcap.runners.data_summary import DataBook
 from lavis_msmedcap.runners.determinism import determinism, settle_cublas
 from lavis_msmedcap.runners.domains import check_domains, dataset_domains
@@ -85,6 +86,8 @@ class RunnerMSMedCap(RunnerProperties):
         device = choose_device(self.settings.device)
         if device.type == "cuda":
             torch.cuda.set_device(device)  # NCCL gathers objects by way of the current device
+        if self.settings.compile:
+            check_compiler(device)
         check_splits(datasets, self.settings)
         domains = dataset_domains(datasets, cfg.datasets_cfg)
         check_domains(domains, getattr(model, "train_domains", None))

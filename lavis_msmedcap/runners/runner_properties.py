@@ -12,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from lavis_msmedcap.common.distributed import get_world_size, is_main_process
+from lavis_msmedcap.runners.compilation import compile_blocks
 from lavis_msmedcap.runners.optimization import build_optimizer, count_steps
 from lavis_msmedcap.runners.precision import Precision
 from lavis_msmedcap.runners.schedule import LRSchedule
@@ -54,6 +55,8 @@ class RunnerProperties(RunnerBase):
         """The model on its device, wrapped for several processes where it is trained by them."""
         if self._wrapped_model is None:
             self._model = self._model.to(self.device)
+            if self.settings.compile:
+                compile_blocks(self._model, self.device)
             wrap = self.use_distributed and not self.evaluate_only
             self._wrapped_model = self._wrap(self._model) if wrap else self._model
         return self._wrapped_model

@@ -59,6 +59,7 @@ class RunSettings:
             example ``loss`` or ``CIDEr``; None leaves it to the task.
         early_stopping: Epochs without a better one after which the training ends; None never.
         deterministic: Two runs give the same bits, see `determinism`.
+        compile: Compile the blocks of Q-Formers and encoders, see `compilation`.
         ema_decay: Decay of the average of the weights that validation and checkpoints take, see
             `ema`; None takes the weights themselves.
     """
@@ -96,6 +97,7 @@ class RunSettings:
     best_metric: str | None = None
     early_stopping: int | None = None
     deterministic: bool = False
+    compile: bool = False
     ema_decay: float | None = None
 
     @classmethod
@@ -142,6 +144,7 @@ class RunSettings:
             best_metric=reader.optional("best_metric", None, str),
             early_stopping=reader.optional("early_stopping", None, reader.count),
             deterministic=reader.flag("deterministic", cls.deterministic),
+            compile=reader.flag("compile", cls.compile),
             ema_decay=reader.optional("ema_decay", None, reader.decay),
         )
         reader.finish()
