@@ -190,6 +190,7 @@ RUN_KEYS: dict[str, Node] = {
     "early_stopping": Nullable(COUNT),
     "deterministic": Key(bool),
     "compile": Key(bool),
+    "shard_llm": Key(bool),
     "ema_decay": Nullable(Key(float, above=0, below=1)),
     "max_len": COUNT,
     "min_len": Key(int, minimum=0),

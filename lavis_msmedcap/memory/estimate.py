@@ -41,6 +41,8 @@ class RunSettings:
         num_beams: Beams of the search.
         max_len: Most caption tokens.
         trains: Whether the run trains at all.
+        averages: Whether an average of the weights is kept.
+        llm_shares: Processes that the blocks of the LLM are divided among.
     """
 
     batch_size_train: int = 1
@@ -50,6 +52,8 @@ class RunSettings:
     num_beams: int = 5
     max_len: int = 30
     trains: bool = True
+    averages: bool = False
+    llm_shares: int = 1
 
 
 @dataclass(frozen=True)
@@ -100,17 +104,16 @@ def estimate(model: Mapping[str, Any], run: RunSettings, shape: ModelShape) -> E
         run: Batch sizes, mixed precision, decoding.
         shape: Sizes of that model, from `read_shape`.
     """
-    parameters = _parameter_lines(model, shape)
+    parameters = _parameter_lines(model, shape, run.llm_shares)
     held = sum(line.bytes for line in parameters)
-    branches = sum(count for b in shape.branches.values() for count in b.trainable.values())
-    lora = shape.llm.lora if shape.llm else 0
-    trainable = branches * _trainable_bytes(model) + lora * 4
-    gradients = Line("gradients", f"{(branches + lora) / 1e6:.1f} M values", trainable)
+    trainable, values = trainable_bytes(model, shape)
+    gradients = Line("gradients", f"{values / 1e6:.1f} M values", trainable)
     moments = Line("AdamW state", f"{ADAMW_MOMENTS} moments", ADAMW_MOMENTS * trainable)
+    average = [Line("average of weights", "float32", 4 * values)] if run.averages else []
     encoders = _encoder_lines(model, shape, run.batch_size_train)
     activations = activation_lines(model, run, shape)
     step = Line("optimizer step", "copies while it runs", trainable)
-    lasting = held + gradients.bytes + moments.bytes
+    lasting = held + sum(line.bytes for line in (gradients, moments, *average))
     moment = max(
         max(line.bytes for line in encoders),
         sum(line.bytes for line in activations),
@@ -123,7 +126,7 @@ def estimate(model: Mapping[str, Any], run: RunSettings, shape: ModelShape) -> E
     )
     return Estimate(
         parameters=tuple(parameters),
-        training=(gradients, moments, *activations, *encoders, step),
+        training=(gradients, moments, *average, *activations, *encoders, step),
         inference=(*_encoder_lines(model, shape, run.batch_size_eval), *decoding),
         training_total=CUDA_CONTEXT + FRAGMENTATION * (lasting + moment),
         inference_total=CUDA_CONTEXT + FRAGMENTATION * (held + largest),
@@ -212,7 +215,7 @@ def _llm_needs(
     return needs
 
 
-def _parameter_lines(model: Mapping[str, Any], shape: ModelShape) -> list[Line]:
+def _parameter_lines(model: Mapping[str, Any], shape: ModelShape, llm_shares: int) -> list[Line]:
     lines = []
     for name, branch in shape.branches.items():
         precision = model["branches"][name]["encoder"].get("precision", "fp32")
@@ -232,19 +235,23 @@ def _parameter_lines(model: Mapping[str, Any], shape: ModelShape) -> list[Line]:
             for part, count in parts.items()
         ]
     if shape.llm is not None:
-        lines.append(_llm_parameter_line(model["llm"], shape.llm))
+        lines.append(_llm_parameter_line(model["llm"], shape.llm, llm_shares))
         if shape.llm.lora:
             detail = f"{shape.llm.lora / 1e6:.1f} M, fp32"
             lines.append(Line("LoRA", detail, shape.llm.lora * 4))
     return lines
 
 
-def _llm_parameter_line(settings: Mapping[str, Any], llm: LlmShape) -> Line:
+def _llm_parameter_line(settings: Mapping[str, Any], llm: LlmShape, shares: int) -> Line:
     precision = settings.get("precision", "fp32")
     quantization = settings.get("quantization")
     per_weight = QUANTIZED[quantization] if quantization else BYTES[precision]
-    size = llm.linear * per_weight + llm.rest * BYTES[precision]
+    blocks = llm.linear * per_weight
+    if shares > 1:  # and the block that is gathered
+        blocks = blocks / shares + blocks / llm.layers
+    size = blocks + llm.rest * BYTES[precision]
     held = f"{quantization} and {precision}" if quantization else precision
+    held += f", blocks divided by {shares}" if shares > 1 else ""
     return Line("LLM", f"{(llm.linear + llm.rest) / 1e6:.1f} M, {held}, frozen", size)
 
 
@@ -275,6 +282,13 @@ PROMPT_TOKENS = 16  # a prompt of one sentence
 
 def _prefix(shape: ModelShape) -> int:
     return sum(branch.queries for branch in shape.branches.values())
+
+
+def trainable_bytes(model: Mapping[str, Any], shape: ModelShape) -> tuple[float, int]:
+    """Returns the bytes and the number of the trainable values; LoRA's are float32."""
+    branches = sum(count for b in shape.branches.values() for count in b.trainable.values())
+    lora = shape.llm.lora if shape.llm else 0
+    return branches * _trainable_bytes(model) + lora * 4, branches + lora
 
 
 def _trainable_bytes(model: Mapping[str, Any]) -> int:

@@ -40,6 +40,7 @@ FREE_RUN_KEYS = frozenset(
         "resume",
         "resume_ckpt_path",
         "save_every_minutes",
+        "shard_llm",
         "world_size",
     }
 )

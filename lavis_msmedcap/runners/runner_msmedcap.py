@@ -39,6 +39,7 @@ from lavis_msmedcap.runners.run_log import RunLog
 from lavis_msmedcap.runners.run_status import RunStatus, read_status
 from lavis_msmedcap.runners.runner_properties import RunnerProperties
 from lavis_msmedcap.runners.settings import AUTO, RunSettings
+from lavis_msmedcap.runners.sharding import check_sharding
 from lavis_msmedcap.runners.stopping import StopRequest
 from lavis_msmedcap.runners.training import Selection, Training
 from lavis_msmedcap.runners.training_loop import TrainingLoop
@@ -88,6 +89,8 @@ class RunnerMSMedCap(RunnerProperties):
             torch.cuda.set_device(device)  # NCCL gathers objects by way of the current device
         if self.settings.compile:
             check_compiler(device)
+        if self.settings.shard_llm:
+            check_sharding(model)
         check_splits(datasets, self.settings)
         domains = dataset_domains(datasets, cfg.datasets_cfg)
         check_domains(domains, getattr(model, "train_domains", None))

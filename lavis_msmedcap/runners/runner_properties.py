@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from lavis.runners.runner_base import RunnerBase
@@ -17,6 +17,10 @@ from lavis_msmedcap.runners.optimization import build_optimizer, count_steps
 from lavis_msmedcap.runners.precision import Precision
 from lavis_msmedcap.runners.schedule import LRSchedule
 from lavis_msmedcap.runners.settings import RunSettings
+from lavis_msmedcap.runners.sharding import shard_llm
+
+if TYPE_CHECKING:
+    from lavis_msmedcap.models.msmedcap import MSMedCap
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +58,8 @@ class RunnerProperties(RunnerBase):
     def model(self) -> nn.Module:
         """The model on its device, wrapped for several processes where it is trained by them."""
         if self._wrapped_model is None:
+            if self.settings.shard_llm:
+                shard_llm(cast("MSMedCap", self._model), self.device)
             self._model = self._model.to(self.device)
             if self.settings.compile:
                 compile_blocks(self._model, self.device)
