@@ -1,6 +1,6 @@
 """``msmedcap doctor``: what this machine has and lacks, for a configuration or in general.
 
-A check is a function that returns findings; nothing is built, written or downloaded.
+A check is a function that returns findings; nothing is built or downloaded, and no file is left.
 """
 
 from __future__ import annotations

@@ -32,9 +32,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(autouse=True)
 def forget_what_was_compiled() -> Any:
-    limit = torch._dynamo.config.recompile_limit
     yield
-    torch._dynamo.config.recompile_limit = limit
     torch._dynamo.reset()
 
 
@@ -87,7 +85,6 @@ def test_one_branch_has_the_losses_and_gradients_of_eager(
     counters = torch._dynamo.utils.counters
     # four passes of the Q-Former, and the encoder
     assert counters["stats"]["unique_graphs"] >= 5
-    assert not counters["recompile_limit"]
 
 
 @pytest.mark.slow
