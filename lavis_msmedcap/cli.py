@@ -93,6 +93,13 @@ def _add_memory_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cfg-path", required=True, metavar="FILE", help="run configuration, YAML")
     train.add_options_argument(parser)
     parser.add_argument("--batch-size", type=int, metavar="N", help="instead of the run's two")
+    parser.add_argument(
+        "--processes",
+        type=int,
+        default=1,
+        metavar="N",
+        help="that share the LLM where run.shard_llm is true",
+    )
     parser.add_argument("--gpu-gib", type=float, metavar="GIB", help="say what to change to fit")
 
 
@@ -101,7 +108,9 @@ def _memory(args: argparse.Namespace) -> None:
     from lavis_msmedcap.memory.report import describe
     from lavis_msmedcap.run_memory import plans_of
 
-    for stage, plan in plans_of(args.cfg_path, args.options, args.batch_size).items():
+    for stage, plan in plans_of(
+        args.cfg_path, args.options, args.batch_size, args.processes
+    ).items():
         _write(f"stage {stage} of {args.cfg_path}\n\n" if stage else "")
         prefix = f"stages.{stage}." if stage else ""
         _write(describe(plan, args.gpu_gib, prefix) + ("\n" if stage else ""))

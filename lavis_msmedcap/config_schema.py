@@ -191,6 +191,8 @@ RUN_KEYS: dict[str, Node] = {
     "best_metric": Nullable(Key(str)),
     "early_stopping": Nullable(COUNT),
     "deterministic": Key(bool),
+    "compile": Key(bool),
+    "shard_llm": Key(bool),
     "ema_decay": Nullable(Key(float, above=0, below=1)),
     "trackers": Nullable(Key(list, items=Key(str, choices=TRACKER_NAMES))),
     "max_len": COUNT,

@@ -1,6 +1,6 @@
 """``msmedcap doctor``: what this machine has and lacks, for a configuration or in general.
 
-A check is a function that returns findings; nothing is built, written or downloaded.
+A check is a function that returns findings; nothing is built or downloaded, and no file is left.
 """
 
 from __future__ import annotations
@@ -15,10 +15,18 @@ from lavis_msmedcap import train
 from lavis_msmedcap.common.paths import resolve_path
 from lavis_msmedcap.common.startup import prepare_process
 from lavis_msmedcap.doctor_findings import MISSING, NOTE, OK, Finding
-from lavis_msmedcap.doctor_machine import check_disk, check_gpu, check_java
+from lavis_msmedcap.doctor_machine import (
+    check_disk,
+    check_download_space,
+    check_gpu,
+    check_java,
+    check_torchvision,
+)
+from lavis_msmedcap.doctor_needs import check_needs
 from lavis_msmedcap.doctor_packages import check_packages
 
 if TYPE_CHECKING:
+    from lavis_msmedcap.memory.advice import Plan
     from lavis_msmedcap.run_config import RunConfig
 
 WEIGHTS = "weights (--cfg-path FILE shows what a configuration needs):"
@@ -41,16 +49,19 @@ def run(args: argparse.Namespace) -> int:
     """
     prepare_process()
     outputs = [resolve_path("output")]
+    broken = _asked("torchvision", check_torchvision)
     sections: dict[str, list[Finding]] = {}
     try:
-        if args.cfg_path:
+        # without torchvision nothing can be imported that reads a configuration or lists weights
+        if args.cfg_path and not broken:
             sections, outputs = _of_file(args.cfg_path, args.options)
-        else:
+        elif not broken:
             sections = {WEIGHTS: _catalog()}
     except ImportError as error:
         sections = {f"{args.cfg_path or WEIGHTS}": [_unasked("weights", error)]}
     general = [
         *_asked("packages", check_packages),
+        *broken,
         *_asked("GPU", check_gpu),
         *_asked("Java", check_java),
         *_asked("disk", lambda: check_disk(outputs)),
@@ -107,12 +118,12 @@ def _of_file(cfg_path: str, options: Sequence[str]) -> tuple[dict[str, list[Find
         head = f"{cfg_path}, stage {config.stage}:" if config.stage else f"{cfg_path}:"
         bare = [problem.removeprefix(config.prefix) for problem in told]
         sections[head] = _of_configuration(config, bare)
-        outputs[resolve_path(str(config.run_cfg.get("output_dir") or "output"))] = None
+        outputs[_output_of(config)] = None
     return sections, list(outputs)
 
 
 def _of_configuration(config: RunConfig, told: Sequence[str]) -> list[Finding]:
-    """Checks a configuration: each of its weights, and all of its other problems."""
+    """Checks a configuration: its weights, what it needs else, and all of its other problems."""
     from lavis_msmedcap.common.config_check import check
     from lavis_msmedcap.config_schema import MODEL_SCHEMAS
     from lavis_msmedcap.run_checks import is_own, registered
@@ -125,7 +136,27 @@ def _of_configuration(config: RunConfig, told: Sequence[str]) -> list[Finding]:
     if is_own(cls) and not check(model, MODEL_SCHEMAS[arch], "model", unknown=False):
         needs = cls.weight_needs(model)
         found = list(check_weights(needs, bool(model.get("offline", True)), told))
-    return [*found, *(Finding(MISSING, problem) for problem in told)]
+        if not any(problem.startswith("run.") for problem in told):
+            found += check_needs(config.to_dict(), _output_of(config), _plan_of(config))
+    lacking = [finding.text for finding in found]
+    return [*found, *(Finding(MISSING, problem) for problem in told if problem not in lacking)]
+
+
+def _output_of(config: RunConfig) -> Path:
+    return resolve_path(str(config.run_cfg.get("output_dir") or "output"))
+
+
+def _plan_of(config: RunConfig) -> Plan | None:
+    """Returns the sizes of the model, None if they are unknown without its files."""
+    import torch
+
+    from lavis_msmedcap.common.errors import WeightsError
+    from lavis_msmedcap.run_memory import plan_of
+
+    try:
+        return plan_of(config.to_dict(), processes=max(1, torch.cuda.device_count()))
+    except WeightsError:
+        return None
 
 
 def check_weights(needs: Iterable[Any], offline: bool, told: Sequence[str]) -> Iterator[Finding]:
@@ -139,14 +170,17 @@ def check_weights(needs: Iterable[Any], offline: bool, told: Sequence[str]) -> I
     from lavis_msmedcap.models.weight_download import show_size
     from lavis_msmedcap.models.weight_files import entry_of, problems, state, wrong_sizes
 
+    coming: dict[str, int] = {}
     for need in needs:
         if set(problems([need], offline)) & set(told):
             continue
         found, phrase = state(need.reference, need.part)
         if found is None:  # not offline, so it is
-            size = show_size(entry_of(need.reference).size)
-            phrase = f"will be downloaded at the start ({size})"
+            size = entry_of(need.reference).size
+            coming[need.reference] = size or 0
+            phrase = f"will be downloaded at the start ({show_size(size)})"
         for wrong in wrong_sizes(need.reference, found) if found else ():
             yield Finding(MISSING, f"{need.key}: {wrong}")
         status = OK if found else NOTE
         yield Finding(status, f"{need.key}: {need.reference}, {phrase}")
+    yield from check_download_space(sum(coming.values()))

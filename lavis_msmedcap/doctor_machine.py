@@ -1,9 +1,9 @@
-"""The machine: GPU, Java, and the folders that are written to."""
+"""The machine: torch and its GPU, Java, and the folders that are written to."""
 
 from __future__ import annotations
 
-import os
 import shutil
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -12,6 +12,21 @@ from lavis_msmedcap.doctor_findings import MISSING, NOTE, OK, Finding
 
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 LITTLE_SPACE = 5_000_000_000  # bytes
+
+
+def check_torchvision() -> Iterator[Finding]:
+    """Yields a finding if torchvision was built for another torch."""
+    import torch
+
+    try:
+        import torchvision  # noqa: F401 - it registers its operations with torch, or fails
+    except (ImportError, RuntimeError, OSError) as error:
+        first = str(error).partition("\n")[0]
+        yield Finding(
+            MISSING,
+            f"torchvision cannot be imported beside torch {torch.__version__} ({first}); install "
+            "the two together, see pytorch.org",
+        )
 
 
 def check_gpu() -> Iterator[Finding]:
@@ -79,13 +94,42 @@ def check_disk(outputs: Iterable[Path]) -> Iterator[Finding]:
 
     places = [("cache", cache_root()), ("downloads", download_folder())]
     for what, folder in [*places, *(("output", output) for output in outputs)]:
-        existing = next(path for path in (folder, *folder.parents) if path.exists())
-        if not existing.is_dir() or not os.access(existing, os.W_OK):
-            yield Finding(MISSING, f"{what}: {folder} cannot be written; {_folder_cure(what)}")
+        existing = nearest_existing(folder)
+        obstacle = _obstacle(existing)
+        if obstacle:
+            told = f"{what}: {folder} cannot be written ({obstacle})"
+            yield Finding(MISSING, f"{told}; {_folder_cure(what)}")
             continue
         free = shutil.disk_usage(existing).free
         status = OK if free >= LITTLE_SPACE else NOTE
         yield Finding(status, f"{what}: {folder}, {show_size(free)} free")
+
+
+def check_download_space(size: int) -> Iterator[Finding]:
+    """Compares what will be downloaded, in bytes, with the space for it; tells only a lack."""
+    from lavis_msmedcap.models.weight_download import show_size
+    from lavis_msmedcap.models.weight_files import download_folder
+
+    folder = download_folder()
+    free = shutil.disk_usage(nearest_existing(folder)).free
+    if size > free:
+        told = f"downloads: at least {show_size(size)} will come, {show_size(free)} free: {folder}"
+        yield Finding(MISSING, f"{told}; {_folder_cure('downloads')}")
+
+
+def nearest_existing(folder: Path) -> Path:
+    """Returns a folder, or the nearest one above it that exists."""
+    return next(path for path in (folder, *folder.parents) if path.exists())
+
+
+def _obstacle(folder: Path) -> str | None:
+    """Tries to write; the file has no name, or is gone at once. Permissions do not tell it all."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"0")
+    except OSError as error:
+        return error.strerror or str(error)
+    return None
 
 
 def _folder_cure(what: str) -> str:

@@ -14,7 +14,7 @@ from lavis_msmedcap.runners.settings import AMP_MODES
 
 
 def plans_of(
-    cfg_path: str, options: Sequence[str], batch_size: int | None = None
+    cfg_path: str, options: Sequence[str], batch_size: int | None = None, processes: int = 1
 ) -> dict[str, Plan]:
     """Reads what costs memory from a run configuration, of each of its stages.
 
@@ -24,6 +24,7 @@ def plans_of(
         cfg_path: YAML file.
         options: Words behind ``--options``.
         batch_size: Instead of the batch sizes of the run, for training and inference.
+        processes: How many share the LLM where ``run.shard_llm`` is true.
 
     Returns:
         By the name of the stage; "" in a file without stages.
@@ -35,9 +36,11 @@ def plans_of(
     problems = [f"{c.prefix}{problem}" for c, found in stages for problem in _problems(c, found)]
     if batch_size is not None and batch_size < 1:
         problems.append(f"--batch-size is {batch_size}; expected at least 1")
+    if processes < 1:
+        problems.append(f"--processes is {processes}; expected at least 1")
     if problems:
         raise ConfigError(problems, str(stages[0][0].source))
-    return {config.stage: _plan(config.to_dict(), batch_size) for config, _ in stages}
+    return {config.stage: plan_of(config.to_dict(), batch_size, processes) for config, _ in stages}
 
 
 def _problems(config: RunConfig, found: Sequence[str]) -> list[str]:
@@ -54,12 +57,22 @@ def _problems(config: RunConfig, found: Sequence[str]) -> list[str]:
     return rest
 
 
-def _plan(sections: Mapping[str, Any], batch_size: int | None) -> Plan:
+def plan_of(sections: Mapping[str, Any], batch_size: int | None = None, processes: int = 1) -> Plan:
+    """Reads what costs memory from the sections of one stage.
+
+    Args:
+        sections: Of a configuration whose ``model:`` has no problem, and is of this package.
+        batch_size: Instead of the batch sizes of the run.
+        processes: See `plans_of`.
+
+    Raises:
+        WeightsError: If the sizes of the LLM are unknown without its files.
+    """
     model = sections["model"]
-    return Plan(model, _run_settings(sections["run"], batch_size), read_shape(model))
+    return Plan(model, _run_settings(sections["run"], batch_size, processes), read_shape(model))
 
 
-def _run_settings(run: Mapping[str, Any], batch_size: int | None) -> RunSettings:
+def _run_settings(run: Mapping[str, Any], batch_size: int | None, processes: int) -> RunSettings:
     amp = run.get("amp", "off")
     return RunSettings(
         batch_size_train=batch_size or run.get("batch_size_train", 1),
@@ -70,4 +83,5 @@ def _run_settings(run: Mapping[str, Any], batch_size: int | None) -> RunSettings
         max_len=run.get("max_len", 30),
         trains=run.get("evaluate") is not True,
         averages=run.get("ema_decay") is not None,
+        llm_shares=processes if run.get("shard_llm") is True else 1,
     )

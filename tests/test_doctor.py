@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.metadata
 import shutil
 import socket
+import sys
+import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from lavis_msmedcap import cli, doctor, doctor_machine, doctor_packages
+from lavis_msmedcap import cli, doctor, doctor_machine, doctor_needs, doctor_packages
 from lavis_msmedcap.doctor_findings import MISSING, NOTE, OK, Finding
-from lavis_msmedcap.doctor_machine import check_disk, check_gpu
+from lavis_msmedcap.doctor_machine import check_disk, check_gpu, check_torchvision
+from lavis_msmedcap.doctor_needs import _check_gpu_memory, check_needs, disk_bytes
 from lavis_msmedcap.doctor_packages import check_packages, modern_lines
 
 pytestmark = pytest.mark.usefixtures("empty_places")
@@ -72,6 +77,21 @@ def test_online_the_weights_will_be_downloaded(capsys: pytest.CaptureFixture[str
     assert any("sam_vit_b" in line and "375 MB" in line for line in notes)
     assert not any(MISSING in line and "model." in line for line in lines)
     assert code == 1  # the data sets
+
+
+@pytest.mark.usefixtures("sound_machine")
+def test_downloads_without_space_for_them(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage("/")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=3 * 10**8))
+    options = ["scale=paper", "model.offline=false"]
+    _, lines = ask(capsys, "--cfg-path", PRETRAIN, "--options", *options)
+    (told,) = (line for line in lines if "downloads: " in line and "will come" in line)
+    assert told.split()[0] == MISSING
+    assert "at least" in told  # the size of some is not known before
+    assert "300 MB free" in told
+    assert told.endswith("set LAVIS_MSMEDCAP_WEIGHTS to another folder")
 
 
 @pytest.mark.usefixtures("sound_machine")
@@ -234,3 +254,120 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Mon
     assert "set LAVIS_MSMEDCAP_WEIGHTS to another folder" in told["downloads"].text
     assert told["cache"].status != MISSING
     assert "free" in told["output"].text
+
+
+def test_a_folder_that_only_looks_as_if_it_could_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> Any:
+        raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", full)
+    told = [finding for finding in check_disk([tmp_path]) if finding.text.startswith("output")]
+    assert [finding.status for finding in told] == [MISSING]
+    assert "(Disk quota exceeded); set run.output_dir to another folder" in told[0].text
+
+
+def test_a_torchvision_of_another_torch(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert list(check_torchvision()) == []
+    monkeypatch.setitem(
+        sys.modules, "torchvision", None
+    )  # what `import` then raises is ImportError
+    code, lines = ask(capsys, "--cfg-path", PRETRAIN)
+    assert code == 1
+    assert any("torchvision cannot be imported beside torch" in line for line in lines)
+
+
+# --- what a configuration needs ------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("sound_machine")
+def test_the_disk_that_a_run_needs(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, lines = ask(capsys, "--cfg-path", PRETRAIN)
+    (told,) = (line for line in lines if "disk for checkpoints and states" in line)
+    assert code == 0
+    assert told.split()[0] == OK
+    usage = shutil.disk_usage("/")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
+    code, lines = ask(capsys, "--cfg-path", PRETRAIN)
+    (told,) = (line for line in lines if "disk for checkpoints and states" in line)
+    assert code == 1
+    assert told.split()[0] == MISSING
+    assert "1 kB free" in told
+    assert told.endswith("set run.output_dir to another disk, or run.keep_last=1")
+
+
+def test_the_estimate_of_the_disk_is_what_is_written(tmp_path: Path) -> None:
+    """A checkpoint holds the trainable values, a state three times as much."""
+    model: Any = {"qformer": {"precision": "fp32"}}
+    branch = SimpleNamespace(trainable={"qformer": 900, "query_tokens": 100})
+    plan: Any = SimpleNamespace(
+        model=model, shape=SimpleNamespace(branches={"clip": branch}, llm=None)
+    )
+    # last and the one under way; three states of weights and two moments
+    assert disk_bytes(plan, {}) == 2 * 4000 + 3 * 12000
+    options = {"valid_splits": ["val"], "keep_last": 1, "ema_decay": 0.999}
+    assert disk_bytes(plan, options) == 3 * 4000 + 2 * (12000 + 4000)
+
+
+@pytest.mark.usefixtures("sound_machine")
+def test_a_device_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    code, lines = ask(capsys, "--cfg-path", PRETRAIN, "--options", "run.device=cuda")
+    assert code == 1
+    assert any(MISSING in line and "run.device 'cuda' was asked for" in line for line in lines)
+
+
+@pytest.mark.usefixtures("sound_machine")
+def test_java_is_missing_only_where_its_metric_decides(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = shutil.which
+    monkeypatch.setattr(shutil, "which", lambda name: None if name == "java" else real(name))
+    options = ["model.stage1=null", "run.best_metric=CIDEr"]
+    code, lines = ask(capsys, "--cfg-path", CAPTION, "--options", *options)
+    assert code == 0, lines
+    options[1] = "run.best_metric=METEOR"
+    code, lines = ask(capsys, "--cfg-path", CAPTION, "--options", *options)
+    assert code == 1
+    assert any("run.best_metric is METEOR, which is not measured without" in li for li in lines)
+
+
+@pytest.mark.usefixtures("sound_machine")
+def test_a_compiler_is_looked_for_where_it_is_needed(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert ask(capsys, "--cfg-path", PRETRAIN)[0] == 0
+    code, lines = ask(capsys, "--cfg-path", PRETRAIN, "--options", "run.compile=true")
+    assert code == 1
+    assert any("run.compile needs the compiler no-such-compiler" in line for line in lines)
+
+
+def test_a_gpu_that_is_too_small() -> None:
+    needed = SimpleNamespace(training_total=30e9, inference_total=10e9)
+    plan: Any = SimpleNamespace(estimate=lambda: needed, run=SimpleNamespace(trains=True))
+    assert _check_gpu_memory(plan, 40 * 2**30).status == OK
+    finding = _check_gpu_memory(plan, 24 * 2**30)
+    assert finding.status == MISSING
+    assert "about 30.0 GB needed, 25.8 GB there" in finding.text
+    assert "--gpu-gib 24" in finding.text
+    plan.run.trains = False
+    assert _check_gpu_memory(plan, 24 * 2**30).status == OK
+
+
+def test_little_shared_memory_is_told_to_loaders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage("/")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(total=64 * 2**20))
+    monkeypatch.setattr(doctor_needs, "SHARED_MEMORY", tmp_path)
+    (finding,) = check_needs({"run": {"num_workers": 2, "device": "cpu"}}, tmp_path, None)
+    assert finding.status == NOTE
+    assert "has 64 MiB for the batches of 2 loader processes" in finding.text
+    assert list(check_needs({"run": {"device": "cpu"}}, tmp_path, None)) == []

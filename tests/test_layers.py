@@ -115,6 +115,7 @@ LAYERS = {
     "doctor": 4,
     "doctor_findings": 4,
     "doctor_machine": 4,
+    "doctor_needs": 4,
     "doctor_packages": 4,
     "convert_checkpoint": 4,
     "evaluate": 4,

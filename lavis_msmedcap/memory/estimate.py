@@ -42,6 +42,7 @@ class RunSettings:
         max_len: Most caption tokens.
         trains: Whether the run trains at all.
         averages: Whether the training keeps an average of the weights (``run.ema_decay``).
+        llm_shares: Processes that the blocks of the LLM are divided among.
     """
 
     batch_size_train: int = 1
@@ -52,6 +53,7 @@ class RunSettings:
     max_len: int = 30
     trains: bool = True
     averages: bool = False
+    llm_shares: int = 1
 
 
 @dataclass(frozen=True)
@@ -104,17 +106,16 @@ def estimate(model: Mapping[str, Any], run: RunSettings, shape: ModelShape) -> E
         run: Batch sizes, mixed precision, decoding.
         shape: Sizes of that model, from `read_shape`.
     """
-    parameters = _parameter_lines(model, shape)
+    parameters = _parameter_lines(model, shape, run.llm_shares)
     held = sum(line.bytes for line in parameters)
-    branches = sum(count for b in shape.branches.values() for count in b.trainable.values())
-    lora = shape.llm.lora if shape.llm else 0
-    trainable = branches * _trainable_bytes(model) + lora * 4
-    gradients = Line("gradients", f"{(branches + lora) / 1e6:.1f} M values", trainable)
+    trainable, values = trainable_bytes(model, shape)
+    gradients = Line("gradients", f"{values / 1e6:.1f} M values", trainable)
     moments = Line("AdamW state", f"{ADAMW_MOMENTS} moments", ADAMW_MOMENTS * trainable)
+    average = [Line("average of weights", "float32", 4 * values)] if run.averages else []
     encoders = _encoder_lines(model, shape, run.batch_size_train)
     activations = activation_lines(model, run, shape)
     step = Line("optimizer step", "copies while it runs", trainable)
-    kept = [moments, *_average_lines(run, branches + lora)] if run.trains else []
+    kept = [moments, *average] if run.trains else []
     lasting = held + gradients.bytes + sum(line.bytes for line in kept)
     moment = max(
         max(line.bytes for line in encoders),
@@ -140,10 +141,6 @@ def estimate(model: Mapping[str, Any], run: RunSettings, shape: ModelShape) -> E
         + FRAGMENTATION * (held + sum(line.bytes for line in waiting) + largest),
         notes=shape.notes,
     )
-
-
-def _average_lines(run: RunSettings, values: int) -> list[Line]:
-    return [Line("average of the weights", "fp32", 4 * values)] if run.averages else []
 
 
 def activation_lines(
@@ -227,7 +224,7 @@ def _llm_needs(
     return needs
 
 
-def _parameter_lines(model: Mapping[str, Any], shape: ModelShape) -> list[Line]:
+def _parameter_lines(model: Mapping[str, Any], shape: ModelShape, llm_shares: int) -> list[Line]:
     lines = []
     for name, branch in shape.branches.items():
         precision = model["branches"][name]["encoder"].get("precision", "fp32")
@@ -247,19 +244,23 @@ def _parameter_lines(model: Mapping[str, Any], shape: ModelShape) -> list[Line]:
             for part, count in parts.items()
         ]
     if shape.llm is not None:
-        lines.append(_llm_parameter_line(model["llm"], shape.llm))
+        lines.append(_llm_parameter_line(model["llm"], shape.llm, llm_shares))
         if shape.llm.lora:
             detail = f"{shape.llm.lora / 1e6:.1f} M, fp32"
             lines.append(Line("LoRA", detail, shape.llm.lora * 4))
     return lines
 
 
-def _llm_parameter_line(settings: Mapping[str, Any], llm: LlmShape) -> Line:
+def _llm_parameter_line(settings: Mapping[str, Any], llm: LlmShape, shares: int) -> Line:
     precision = settings.get("precision", "fp32")
     quantization = settings.get("quantization")
     per_weight = QUANTIZED[quantization] if quantization else BYTES[precision]
-    size = llm.linear * per_weight + llm.rest * BYTES[precision]
+    blocks = llm.linear * per_weight
+    if shares > 1:  # and the block that is gathered
+        blocks = blocks / shares + blocks / llm.layers
+    size = blocks + llm.rest * BYTES[precision]
     held = f"{quantization} and {precision}" if quantization else precision
+    held += f", blocks divided by {shares}" if shares > 1 else ""
     return Line("LLM", f"{(llm.linear + llm.rest) / 1e6:.1f} M, {held}, frozen", size)
 
 
@@ -290,6 +291,13 @@ PROMPT_TOKENS = 16  # a prompt of one sentence
 
 def _prefix(shape: ModelShape) -> int:
     return sum(branch.queries for branch in shape.branches.values())
+
+
+def trainable_bytes(model: Mapping[str, Any], shape: ModelShape) -> tuple[float, int]:
+    """Returns the bytes and the number of the trainable values; LoRA's are float32."""
+    branches = sum(count for b in shape.branches.values() for count in b.trainable.values())
+    lora = shape.llm.lora if shape.llm else 0
+    return branches * _trainable_bytes(model) + lora * 4, branches + lora
 
 
 def _trainable_bytes(model: Mapping[str, Any]) -> int:

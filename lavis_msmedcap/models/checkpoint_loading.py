@@ -30,7 +30,14 @@ from lavis_msmedcap.models.checkpoint_settings import (
 )
 from lavis_msmedcap.models.checkpoints import Checkpoint, find_checkpoint, read_any_checkpoint
 from lavis_msmedcap.models.encoders.sam_weights import authors_sam_weights
-from lavis_msmedcap.models.frozen_marks import FROZEN, RESIZED, marks_of, odd_marks, read_marks
+from lavis_msmedcap.models.frozen_marks import (
+    FROZEN,
+    RESIZED,
+    Marks,
+    marks_of,
+    odd_marks,
+    read_marks,
+)
 from lavis_msmedcap.models.starting_points import told_origins, untrained_branches
 from lavis_msmedcap.models.vocabularies import (
     VOCABULARIES,
@@ -123,6 +130,7 @@ class CheckpointedModel(BaseModel):
         self.branches = nn.ModuleDict(branches)
         self.settings = dict(settings)
         self._brought: set[str] = set()  # frozen parameters that came with a checkpoint
+        self._held_marks: Marks | None = None
 
     def trainable_state_dict(self) -> dict[str, Tensor]:
         """Returns what a checkpoint holds.
@@ -289,9 +297,13 @@ class CheckpointedModel(BaseModel):
         return {
             "arch": str(self.settings.get("arch")),
             MODEL: json.dumps(self.settings),
-            FROZEN: json.dumps(marks_of(self, self._frozen_parts())),
+            FROZEN: json.dumps(self._held_marks or marks_of(self, self._frozen_parts())),
             VOCABULARIES: json.dumps({k: fingerprint(v) for k, v in self.tokenizers().items()}),
         }
+
+    def hold_frozen_marks(self) -> None:
+        """Takes the marks of the frozen networks now, before a process has only a share of them."""
+        self._held_marks = marks_of(self, self._frozen_parts())
 
     def _frozen_parts(self) -> list[str]:
         """Returns how the names of frozen networks begin; those with random weights have none."""

@@ -60,6 +60,7 @@ def model_problems(
     yield from _view_problems(config)
     yield from _precision_problems(config)
     yield from _underflow_problems(config)
+    yield from _division_problems(config)
 
 
 def _weights_problems(model: Mapping[str, Any], user: Mapping[str, Any]) -> Iterator[str]:
@@ -302,6 +303,26 @@ def _underflow_problems(config: Mapping[str, Any]) -> Iterator[str]:
             "and without loss scaling small values of it become 0; set model.llm.precision=bf16, "
             "or run.amp=fp16"
         )
+
+
+def _division_problems(config: Mapping[str, Any]) -> Iterator[str]:
+    """Finds a language model that cannot be divided among processes."""
+    if config["run"].get("shard_llm") is not True:
+        return
+    model = config["model"]
+    llm = mapping(model.get("llm"))
+    if not llm:
+        yield (
+            f"run.shard_llm is true, but {show(model.get('arch'))} has no language model; take the "
+            "key out"
+        )
+    for key in ("lora", "quantization"):
+        if llm.get(key) is not None:
+            yield (
+                f"run.shard_llm is true, but model.llm.{key} is {show(llm[key])}: only an LLM that "
+                f"is frozen and not quantised can be divided; set model.llm.{key}=null, or "
+                "run.shard_llm=false"
+            )
 
 
 def _indivisible(path: str, settings: Mapping[str, Any], whole: str, part: str) -> Iterator[str]:

@@ -23,10 +23,11 @@ from lavis_msmedcap.models.checkpoints import RUN_STATUS
 logger = logging.getLogger(__name__)
 
 STATUS, LOCK = RUN_STATUS, ".lock"
-# what may change between an interruption and going on: it changes no weight
+# what may change between an interruption and going on: it changes no weight, but by rounding
 FREE_RUN_KEYS = frozenset(
     {
         "batch_size_eval",  # per process, as batch_size_train, which `fingerprint` multiplies
+        "compile",
         "device",
         "dist_url",
         "distributed",
@@ -41,6 +42,7 @@ FREE_RUN_KEYS = frozenset(
         "resume",
         "resume_ckpt_path",
         "save_every_minutes",
+        "shard_llm",
         "trackers",
         "world_size",
     }

@@ -33,6 +33,7 @@ from lavis_msmedcap.common.failures import lost_connection
 from lavis_msmedcap.common.whole_files import write_whole
 from lavis_msmedcap.models.frozen_marks import FROZEN
 from lavis_msmedcap.runners.checkpointing import BEST, Checkpoints, TrainingState, Weights
+from lavis_msmedcap.runners.compilation import check_compiler
 from lavis_msmedcap.runners.data_summary import DataBook
 from lavis_msmedcap.runners.determinism import determinism, settle_cublas
 from lavis_msmedcap.runners.domains import check_domains, dataset_domains
@@ -50,6 +51,7 @@ from lavis_msmedcap.runners.run_log import RunLog
 from lavis_msmedcap.runners.run_status import RunStatus, read_status
 from lavis_msmedcap.runners.runner_properties import RunnerProperties
 from lavis_msmedcap.runners.settings import AUTO, RunSettings
+from lavis_msmedcap.runners.sharding import check_sharding
 from lavis_msmedcap.runners.stopping import StopRequest
 from lavis_msmedcap.runners.trackers import Trackers, missing_trackers, open_trackers
 from lavis_msmedcap.runners.training import Selection, Training
@@ -98,6 +100,10 @@ class RunnerMSMedCap(RunnerProperties):
         device = choose_device(self.settings.device)
         if device.type == "cuda":
             torch.cuda.set_device(device)  # NCCL gathers objects by way of the current device
+        if self.settings.compile:
+            check_compiler(device)
+        if self.settings.shard_llm:
+            check_sharding(model)
         absent = missing_trackers(self.settings.trackers)
         if absent:
             raise ConfigError(absent)

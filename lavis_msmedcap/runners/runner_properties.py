@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from lavis.runners.runner_base import RunnerBase
@@ -13,11 +13,16 @@ from torch.utils.data import DataLoader
 
 from lavis_msmedcap.common.distributed import get_world_size, is_main_process
 from lavis_msmedcap.datasets.mixing import PlannedBatchSampler
+from lavis_msmedcap.runners.compilation import compile_blocks
 from lavis_msmedcap.runners.loaders import every_batch_trains_all
 from lavis_msmedcap.runners.optimization import build_optimizer, count_steps
 from lavis_msmedcap.runners.precision import Precision
 from lavis_msmedcap.runners.schedule import LRSchedule
 from lavis_msmedcap.runners.settings import RunSettings
+from lavis_msmedcap.runners.sharding import shard_llm
+
+if TYPE_CHECKING:
+    from lavis_msmedcap.models.msmedcap import MSMedCap
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +60,11 @@ class RunnerProperties(RunnerBase):
     def model(self) -> nn.Module:
         """The model on its device, wrapped for several processes where it is trained by them."""
         if self._wrapped_model is None:
+            if self.settings.shard_llm:
+                shard_llm(cast("MSMedCap", self._model), self.device)
             self._model = self._model.to(self.device)
+            if self.settings.compile:
+                compile_blocks(self._model, self.device)
             wrap = self.use_distributed and not self.evaluate_only
             self._wrapped_model = self._wrap(self._model) if wrap else self._model
         return self._wrapped_model

@@ -64,6 +64,8 @@ class RunSettings:
             example ``loss`` or ``CIDEr``; None leaves it to the task.
         early_stopping: Epochs without a better one after which the training ends; None never.
         deterministic: Two runs give the same bits, see `determinism`.
+        compile: Compile the blocks of Q-Formers and encoders, see `compilation`.
+        shard_llm: Divide the frozen LLM among the processes, see `sharding`.
         ema_decay: Decay of the average of the weights that validation and checkpoints take, see
             `ema`; None takes the weights themselves.
         trackers: Who gets the numbers of the training beside TensorBoard, see `runners.trackers`.
@@ -104,6 +106,8 @@ class RunSettings:
     best_metric: str | None = None
     early_stopping: int | None = None
     deterministic: bool = False
+    compile: bool = False
+    shard_llm: bool = False
     ema_decay: float | None = None
     trackers: tuple[str, ...] = ()
 
@@ -153,6 +157,8 @@ class RunSettings:
             best_metric=reader.optional("best_metric", None, str),
             early_stopping=reader.optional("early_stopping", None, reader.count),
             deterministic=reader.flag("deterministic", cls.deterministic),
+            compile=reader.flag("compile", cls.compile),
+            shard_llm=reader.flag("shard_llm", cls.shard_llm),
             ema_decay=reader.optional("ema_decay", None, reader.decay),
             trackers=reader.names("trackers", cls.trackers, TRACKER_NAMES),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,13 @@ from lavis_msmedcap.common.paths import package_path
 from lavis_msmedcap.imaging.views import pack_views
 from lavis_msmedcap.memory.activations import encoder_bytes
 from lavis_msmedcap.memory.advice import Plan, advise
-from lavis_msmedcap.memory.estimate import GIB, RunSettings, activation_lines, estimate
+from lavis_msmedcap.memory.estimate import (
+    FRAGMENTATION,
+    GIB,
+    RunSettings,
+    activation_lines,
+    estimate,
+)
 from lavis_msmedcap.memory.report import describe
 from lavis_msmedcap.memory.shapes import ModelShape, _encoder_shape, read_shape, without_memory
 from lavis_msmedcap.models.blip2_dual_qformer import Blip2DualQformer
@@ -77,6 +84,28 @@ class TestParameters:
         (llm,) = [x for x in estimate(settings, PAPER_RUN, shape).parameters if x.part == "LLM"]
         expected = 2.5166e9 * (0.5 + 4 / 64) + 0.1350e9 * 2
         assert llm.bytes == pytest.approx(expected, rel=1e-3)
+
+    def test_a_divided_llm(self, paper: Any) -> None:
+        settings, shape = paper
+        whole, divided = (
+            estimate(settings, replace(PAPER_RUN, llm_shares=shares), shape) for shares in (1, 4)
+        )
+        (llm,) = [line for line in divided.parameters if line.part == "LLM"]
+        # a quarter of the blocks, one block of 32, and embeddings and norms
+        expected = 2 * (2.5166e9 * (1 / 4 + 1 / 32) + 0.1350e9)
+        assert llm.bytes == pytest.approx(expected, rel=1e-3)
+        assert "divided by 4" in llm.detail
+        saved = 2 * 2.5166e9 * (3 / 4 - 1 / 32) * FRAGMENTATION
+        assert whole.training_total - divided.training_total == pytest.approx(saved, rel=1e-3)
+
+    def test_an_average_of_the_weights(self, paper: Any) -> None:
+        settings, shape = paper
+        plain = estimate(settings, PAPER_RUN, shape)
+        averaged = estimate(settings, replace(PAPER_RUN, averages=True), shape)
+        values = sum(n for b in shape.branches.values() for n in b.trainable.values())
+        more = averaged.training_total - plain.training_total
+        assert more == pytest.approx(4 * values * FRAGMENTATION)
+        assert averaged.inference_total == plain.inference_total
 
     @pytest.mark.parametrize("arch", ["msmedcap", "blip2_dual_qformer"])
     def test_counts_of_the_demo_are_those_of_the_built_model(self, arch: str) -> None:
@@ -220,6 +249,13 @@ class TestCommand:
         text = capsys.readouterr().out
         for words in ("clip encoder", "key/value cache", "fits 24 GiB", "batch 4", "->"):
             assert words in text
+
+    def test_processes_that_share_an_llm(self, capsys: pytest.CaptureFixture[str]) -> None:
+        options = ["--options", "scale=paper", "run.shard_llm=true"]
+        assert cli.main(["memory", "--cfg-path", CAPTION, "--processes", "2", *options]) == 0
+        assert "blocks divided by 2" in capsys.readouterr().out
+        assert cli.main(["memory", "--cfg-path", CAPTION, "--processes", "0"]) == 2
+        assert "--processes is 0; expected at least 1" in capsys.readouterr().err
 
     def test_every_stage_of_a_file(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert cli.main(["memory", "--cfg-path", ROW, "--options", "scale=paper"]) == 0

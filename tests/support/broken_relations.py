@@ -133,6 +133,11 @@ PRETRAIN = {
         "run.min_len is 31, more than run.max_len (30)",
     ),
     # devices, processes, folders
+    "nothing_to_divide": (
+        "run.shard_llm=true",
+        "run.shard_llm is true, but blip2_dual_qformer has no language model",
+        "take the key out",
+    ),
     "second_cpu": ("run.device=cpu:3", "run.device 'cpu:3'", "there is one CPU", "cpu or cuda"),
     "world_size_without_torchrun": (
         "run.distributed=true run.world_size=2",
@@ -304,6 +309,11 @@ CAPTION = {
         "run.max_len is 100000, but of the 256 positions of the LLM (model.llm.weights)",
         "16 queries and the 9 tokens of model.prompt leave 231",
         "at most 231",
+    ),
+    "division_of_an_llm_that_trains": (
+        "run.shard_llm=true model.llm.lora={rank: 2, alpha: 4, target_modules: [q_proj]}",
+        "run.shard_llm is true, but model.llm.lora is",
+        "set model.llm.lora=null, or run.shard_llm=false",
     ),
     "caption_beyond_the_llm_by_one": ("run.max_len=232", "run.max_len is 232", "at most 231"),
     "training_text_beyond_the_llm": (
