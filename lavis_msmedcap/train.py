@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from lavis_msmedcap.common.errors import ConfigError, MSMedCapError, Preempted
+from lavis_msmedcap.common.errors import ConfigError, MSMedCapError, Preempted, SharedDataError
 from lavis_msmedcap.common.startup import prepare_process
 
 EXIT_WRONG_INPUT = 2
@@ -102,8 +102,9 @@ def guarded(action: Callable[[], int | None]) -> int:
     except MSMedCapError as error:
         if os.environ.get(DEBUG) == "1":
             raise
-        if isinstance(error, ConfigError) and os.environ.get("RANK", "0") != "0":
-            # every rank finds the same problems in a configuration, and the first one tells them;
+        shared = isinstance(error, (ConfigError, SharedDataError))
+        if shared and os.environ.get("RANK", "0") != "0":
+            # every rank has found the same problems, and the first one tells them;
             # torchrun ends the others then, but would also end the first if this one were faster
             time.sleep(PATIENCE)
         sys.stderr.write(f"error: {error}\n")

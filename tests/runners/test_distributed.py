@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from PIL import Image
 
 import lavis_msmedcap
 
@@ -120,6 +121,27 @@ def test_skipped_images_are_counted_over_all_ranks(ranks: list[dict[str, Any]]):
     assert first == second
     assert first["seen"] == {"roco": {"images": {"both.png": "empty"}, "samples": 3}}
     assert first["error"].startswith("3 of 16 training images of roco cannot be read")
+
+
+def test_ranks_share_the_look_at_images_and_fail_with_one_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("LAVIS_MSMEDCAP_CACHE", str(tmp_path / "cache"))
+    Image.new("RGB", (8, 6), (9, 9, 9)).save(tmp_path / "sound", "PNG")
+    names = [f"{number}.png" for number in range(6)]
+    for name in names:
+        (tmp_path / name).write_bytes((tmp_path / "sound").read_bytes())
+    for name in names[2:4]:  # one on each rank
+        (tmp_path / name).write_bytes(b"<html>")
+    first, second = start("images", tmp_path, timeout=300)
+    assert first["errors"] == second["errors"]
+    (error,) = first["errors"]
+    assert error.startswith("2 evaluation image(s) cannot be read")
+    assert all(str(tmp_path / name) in error for name in names[2:4])
+    # each image by one rank; those that were sound, and are as they were, once
+    assert sorted(first["seen"][0] + second["seen"][0]) == names
+    assert sorted(first["seen"][1] + second["seen"][1]) == names[2:4]
+    assert first["seen"][2] == second["seen"][2] == []
 
 
 @pytest.mark.slow
