@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from lavis_msmedcap.common.errors import ConfigError, MSMedCapError, Preempted
+from lavis_msmedcap.common.errors import ConfigError, MSMedCapError, Preempted, SharedDataError
 from lavis_msmedcap.common.startup import prepare_process
 from lavis_msmedcap.common.whole_files import disk_error_of
 
@@ -107,8 +107,9 @@ def guarded(action: Callable[[], int | None]) -> int:
         own = isinstance(error, MSMedCapError) or disk_error_of(error) is not None
         if os.environ.get(DEBUG) == "1" or not own:
             raise
-        if isinstance(error, ConfigError) and os.environ.get("RANK", "0") != "0":
-            # every rank finds the same problems in a configuration, and the first one tells them;
+        shared = isinstance(error, (ConfigError, SharedDataError))
+        if shared and os.environ.get("RANK", "0") != "0":
+            # every rank has found the same problems, and the first one tells them;
             # torchrun ends the others then, but would also end the first if this one were faster
             time.sleep(PATIENCE)
         if not getattr(error, "told", False):

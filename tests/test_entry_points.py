@@ -17,6 +17,7 @@ from file_server import FileServer
 from omegaconf import OmegaConf
 
 from lavis_msmedcap import cli, evaluate, train
+from lavis_msmedcap.common.errors import DataError, SharedDataError
 from lavis_msmedcap.run_config import RunConfig, load_run_config
 from lavis_msmedcap.run_sources import merge, packaged_configs, read_yaml
 
@@ -195,6 +196,21 @@ def test_other_ranks_let_the_first_one_tell(
         monkeypatch.setenv("RANK", rank)
         assert train.main(["--cfg-path", str(tmp_path)]) == train.EXIT_WRONG_INPUT
         assert pauses == expected
+
+
+@pytest.mark.parametrize(("kind", "pauses"), [(SharedDataError, 1), (DataError, 0)])
+def test_what_all_ranks_found_is_told_by_the_first_one(
+    kind: type[DataError], pauses: int, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    def fail() -> None:
+        raise kind("two images cannot be read")
+
+    slept: list[float] = []
+    monkeypatch.setattr(train.time, "sleep", slept.append)
+    monkeypatch.setenv("RANK", "1")
+    assert train.guarded(fail) == train.EXIT_WRONG_INPUT
+    assert len(slept) == pauses
+    assert capsys.readouterr().err == "error: two images cannot be read\n"
 
 
 def test_interruption_is_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:

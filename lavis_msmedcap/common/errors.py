@@ -59,6 +59,10 @@ class DataError(MSMedCapError, ValueError):
     """A dataset on disk that is missing, empty or not in the format that was announced."""
 
 
+class SharedDataError(DataError):
+    """What all processes of a run found together, so that it is enough if one of them tells it."""
+
+
 class BadImageError(DataError):
     """An image file that cannot be decoded.
 

@@ -22,7 +22,7 @@ from lavis_msmedcap.common.distributed import (
     get_world_size,
     is_main_process,
 )
-from lavis_msmedcap.common.errors import BadImageError, DataError
+from lavis_msmedcap.common.errors import BadImageError, SharedDataError
 from lavis_msmedcap.common.paths import cache_root
 from lavis_msmedcap.imaging.places import parse_place
 from lavis_msmedcap.imaging.read import read_image
@@ -53,7 +53,8 @@ def check_eval_images(splits: Sequence[EvalData]) -> None:
         splits: The evaluations of the run.
 
     Raises:
-        DataError: On all ranks, if an image cannot be read; it names the first ones.
+        SharedDataError: On all ranks with one message, if an image cannot be read; it names the
+            first ones.
     """
     tasks = list(_tasks(splits))[get_rank() :: get_world_size()]
     with contextlib.closing(_open_cache()) as cache:
@@ -64,7 +65,7 @@ def check_eval_images(splits: Sequence[EvalData]) -> None:
         return
     first = ", ".join(f"{image} ({reason})" for image, reason in broken[:_SHOWN])
     more = ", …" if len(broken) > _SHOWN else ""
-    raise DataError(
+    raise SharedDataError(
         f"{len(broken):,} evaluation image(s) cannot be read: {first}{more}. "
         "Fetch them again, or leave them out (msmedcap data check lists them all, and --fix writes "
         "a manifest without them)"
@@ -129,6 +130,8 @@ def _reason(task: _Task) -> str:
         task.read(task.image)
     except BadImageError as error:
         return error.reason
+    except Exception as error:  # noqa: BLE001 - the other ranks wait to hear of it
+        return f"{type(error).__name__}: {error}"
     return ""
 
 

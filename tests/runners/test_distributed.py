@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from PIL import Image
 
 
 def start(tiny: ModuleType, mode: str, folder: Path, timeout: float) -> list[dict[str, Any]]:
@@ -85,6 +86,27 @@ def test_each_rank_keeps_its_own_traceback(ranks: list[dict[str, Any]], folder: 
     assert second.count("Traceback") == 1
     assert second.rstrip().endswith("RuntimeError: only here")
     assert "INFO" not in second
+
+
+def test_ranks_share_the_look_at_images_and_fail_with_one_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("LAVIS_MSMEDCAP_CACHE", str(tmp_path / "cache"))
+    Image.new("RGB", (8, 6), (9, 9, 9)).save(tmp_path / "sound", "PNG")
+    names = [f"{number}.png" for number in range(6)]
+    for name in names:
+        (tmp_path / name).write_bytes((tmp_path / "sound").read_bytes())
+    for name in names[2:4]:  # one on each rank
+        (tmp_path / name).write_bytes(b"<html>")
+    first, second = start("images", tmp_path, timeout=300)
+    assert first["errors"] == second["errors"]
+    (error,) = first["errors"]
+    assert error.startswith("2 evaluation image(s) cannot be read")
+    assert all(str(tmp_path / name) in error for name in names[2:4])
+    # each image by one rank; those that were sound, and are as they were, once
+    assert sorted(first["seen"][0] + second["seen"][0]) == names
+    assert sorted(first["seen"][1] + second["seen"][1]) == names[2:4]
+    assert first["seen"][2] == second["seen"][2] == []
 
 
 @pytest.mark.slow
