@@ -81,7 +81,7 @@ def caption_loss(
     counts = (targets != IGNORED).sum(dim=1)
     sums = token_loss.sum(dim=1)
     per_sample = (sums / counts.clamp_min(1)).detach()
-    own = torch.stack([counts.sum(), counts.new_tensor(len(counts))])
+    own = torch.stack([counts.sum(), counts.new_full((), len(counts))])
     tokens, captions = sum_over_ranks(own).to(sums.dtype).clamp_min(1)
     share = sums.sum() / tokens  # the shares of all processes add up to the mean
     return CaptionLoss(

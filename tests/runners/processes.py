@@ -24,7 +24,7 @@ def free_port() -> int:
         return port
 
 
-def run_ranks(script: Path, *arguments: str, world_size: int = 2, timeout: float = 300) -> None:
+def run_ranks(script: Path, *arguments: str, world_size: int = 2, timeout: float = 600) -> None:
     """Runs a script on all ranks; fails with what the one at fault printed."""
     environment = {
         **os.environ,

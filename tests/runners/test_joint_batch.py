@@ -33,7 +33,12 @@ PRETRAIN: dict[str, tuple[list[str] | None, list[str] | None]] = {
     "GM_GM": ([G, M], [G, M]),
 }
 CAPTION = {"clip": (True, False), "sam": (False, True), "clip_sam": (True, True)}
-NAMES = [*(f"pretrain-{name}" for name in PRETRAIN), *(f"caption-{name}" for name in CAPTION)]
+CHECKPOINTED = ("pretrain-G_GM", "caption-clip_sam")  # with gradient checkpointing too
+NAMES = [
+    *(f"pretrain-{name}" for name in PRETRAIN),
+    *(f"caption-{name}" for name in CAPTION),
+    *(f"{name}-checkpointed" for name in CHECKPOINTED),
+]
 # captions of very different lengths: the ranks hold different numbers of tokens
 TEXTS = [
     "hand",
@@ -100,6 +105,12 @@ def cases(stage1: dict[str, Any], stage2: dict[str, Any]) -> dict[str, dict[str,
             "domains": [M],
             "batches": [batch([M] * 6), batch([G] * 6), batch([M] * 6, UNEVEN)],
         }
+    for name in CHECKPOINTED:
+        case = copy.deepcopy(found[name])
+        case["settings"]["qformer"]["gradient_checkpointing"] = True
+        if case["stage"] == 2:
+            case["settings"]["llm"]["gradient_checkpointing"] = True
+        found[f"{name}-checkpointed"] = case
     return found
 
 
@@ -139,10 +150,13 @@ def test_two_processes_equal_one(folder: Path, worker: ModuleType, name: str) ->
     assert first.keys() == expected.keys()
     for key, value in expected.items():
         if " loss " in key:
-            torch.testing.assert_close(first[key], value, atol=1e-5, rtol=0, msg=key)
+            tolerance = 1e-5
         else:
-            torch.testing.assert_close(first[key], value, atol=1e-4, rtol=0, msg=key)
+            tolerance = 1e-4
             assert torch.equal(first[key], second[key])
+        torch.testing.assert_close(
+            first[key], value, atol=tolerance, rtol=0, msg=lambda m, k=key: f"{k}: {m}"
+        )
     gradients = [float(v.abs().max()) for key, v in expected.items() if " gradient " in key]
     assert sorted(gradients)[len(gradients) // 2] > 1e-2  # large beside the tolerance
 
@@ -157,8 +171,12 @@ def test_accumulated_captions_equal_one_large_batch(
     alone = worker.train(case, images, per_rank=2, accumulate=3)
     together = load_file(folder / f"{name}-accumulated.0.safetensors")
     for found in (alone, together):
-        for key, value in expected.items():
-            torch.testing.assert_close(found[key], value, atol=1e-5, rtol=1e-5, msg=key)
+        # the gradient norm doubles within a step of length 1e-3, and rounding grows with it
+        torch.testing.assert_close(found["steps"], expected["steps"], atol=1e-5, rtol=1e-4)
+        for key in expected.keys() - {"steps"}:
+            torch.testing.assert_close(
+                found[key], expected[key], atol=1e-5, rtol=0, msg=lambda m, k=key: f"{k}: {m}"
+            )
 
 
 @pytest.mark.parametrize("name", NAMES)

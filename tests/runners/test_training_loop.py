@@ -84,6 +84,29 @@ def test_a_short_last_window_steps_and_leaves_nothing_behind(tiny: ModuleType):
         torch.testing.assert_close(model.trainable_state_dict()[name], value, atol=1e-6, rtol=0)
 
 
+def test_batches_that_tell_a_weight_count_by_it(tiny: ModuleType):
+    """Uneven batches, the last window short: the steps are those of the large batches."""
+    data = tiny.TinyDataset("coco", "general", 14)
+    small = [tiny.batch_of(data, list(range(a, b))) for a, b in ((0, 4), (4, 5), (5, 8), (8, 14))]
+    large = [tiny.batch_of(data, list(range(a, b))) for a, b in ((0, 8), (8, 14))]
+
+    def step(model: Any, samples: Any) -> Any:
+        return {**model(samples), "weight": torch.tensor(float(len(samples["image"])))}
+
+    results = []
+    for batches, accumulate in ((small, 3), (large, 1)):
+        model, listener = tiny.TinyModel(), tiny.Silent()
+        loop = make_loop(model, listener, sgd=True, accumulate=accumulate, clip_grad_norm=1.0)
+        loop.train_step = step
+        loop.run_epoch(batches, 0)
+        steps = [(report.loss, report.grad_norm, report.images) for report in listener.steps]
+        results.append((model.trainable_state_dict(), torch.tensor(steps)))
+    (ours, our_steps), (theirs, their_steps) = results
+    torch.testing.assert_close(our_steps, their_steps, atol=1e-6, rtol=1e-6)
+    for name, value in theirs.items():
+        torch.testing.assert_close(ours[name], value, atol=1e-6, rtol=0)
+
+
 def test_a_nan_loss_stops_and_names_step_dataset_and_images(tiny: ModuleType):
     data = tiny.TinyDataset("roco", "medical", 8)
     model = tiny.TinyModel(poison="roco_train_005")
