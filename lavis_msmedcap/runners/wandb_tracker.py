@@ -39,13 +39,14 @@ def open_tracker(root: Path, config: Mapping[str, Any]) -> WandbTracker:
         x_disable_stats=True,
         x_save_requirements=False,
     )
+    mode = os.environ.get("WANDB_MODE", OFFLINE)
     run = wandb.init(
-        mode=os.environ.get("WANDB_MODE", OFFLINE),
+        mode=mode,
         dir=str(root),
         project=os.environ.get("WANDB_PROJECT", PROJECT),
         id=root.name,
         name=root.name,
-        resume="allow",
+        resume=None if mode == OFFLINE else "allow",  # there is nobody to ask for the older part
         config=dict(config),
         settings=settings,
     )

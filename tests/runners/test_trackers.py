@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import importlib.util
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -212,7 +213,12 @@ def test_wandb_writes_offline_into_the_run_directory(tiny: ModuleType, tmp_path:
     runner.train()
     root = Path(runner.output_dir)
     (record,) = (root / "wandb").glob("offline-run-*/*.wandb")
+    assert "gets nothing more" not in (root / "log.txt").read_text()
+    until = time.monotonic() + 60
     content = record.read_bytes()
+    while b"test/loss" not in content and time.monotonic() < until:
+        time.sleep(0.2)  # a process of wandb's own writes it, after the run has ended here
+        content = record.read_bytes()
     for name in (b"train/loss", b"train/coco/clip/loss_lm", b"val/loss", b"test/loss"):
         assert name in content
     assert root.name.encode() in content
