@@ -213,7 +213,8 @@ def read_any_checkpoint(path: Path, branch: str | None = None) -> Checkpoint:
             converted by this package, and else takes ``clip``.
 
     Raises:
-        WeightsError: If the file is missing, damaged, or of none of these kinds.
+        WeightsError: If the file is missing, damaged, of none of these kinds, or of another branch
+            than the one that it is said to be.
     """
     if path.suffix == ".safetensors" and _is_ours(path):
         state_dict, metadata = read_checkpoint(path)
@@ -222,7 +223,13 @@ def read_any_checkpoint(path: Path, branch: str | None = None) -> Checkpoint:
     kind = kind_of(tensors)
     if kind in (None, OURS):
         raise _no_checkpoint(path, tensors)
-    named = settle_aliases(to_ours(tensors, branch or metadata.get("branch", "clip")), str(path))
+    noted = metadata.get("branch")
+    if None not in (branch, noted) and branch != noted:
+        raise WeightsError(
+            f"{path} was converted from a {noted} branch, as its notes say, and is no {branch} "
+            f"branch; choose --branch {noted}, or leave that out"
+        )
+    named = settle_aliases(to_ours(tensors, branch or noted or "clip"), str(path))
     return Checkpoint(str(kind), named, {**metadata, "arch": _arch_of(named, metadata)})
 
 
