@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import BatchEncoding, BertTokenizer
 
+from lavis_msmedcap.common.config_check import Node
 from lavis_msmedcap.common.distributed import meet
 from lavis_msmedcap.common.errors import ArgumentError, told_as
 from lavis_msmedcap.common.paths import package_path
@@ -43,6 +44,7 @@ from lavis_msmedcap.models.retrieval import (
     retrieval_scores,
 )
 from lavis_msmedcap.models.samples import require, texts_of
+from lavis_msmedcap.models.settings_schema import MODEL_SCHEMAS
 from lavis_msmedcap.models.text_lengths import TextLength
 from lavis_msmedcap.models.vocabularies import Vocabulary
 from lavis_msmedcap.models.weight_files import Need
@@ -81,6 +83,7 @@ class Blip2DualQformer(DualBranchModel):
 
     NAME = "blip2_dual_qformer"
     STAGE = 1
+    SCHEMA: ClassVar[Mapping[str, Node]] = MODEL_SCHEMAS[NAME]
 
     def __init__(
         self,
