@@ -63,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--cfg-path",
         metavar="FILE",
         help="run configuration of the training, for a SOURCE that does not carry its settings; "
-        "what SOURCE tells of them must agree",
+        "what SOURCE tells of them must agree, and stays",
     )
     train.add_options_argument(parser)
     parser.add_argument(
@@ -84,6 +84,7 @@ def run(args: argparse.Namespace) -> None:
     prepare_process()
     from safetensors import SafetensorError
 
+    from lavis_msmedcap.models.checkpoint_settings import trained_settings
     from lavis_msmedcap.models.checkpoints import (
         ADDED,
         find_checkpoint,
@@ -99,13 +100,15 @@ def run(args: argparse.Namespace) -> None:
     checkpoint = read_any_checkpoint(path, args.branch)
     if checkpoint.kind == args.to and args.branch is None:
         raise WeightsError(f"{path} has the names of {args.to} already; choose another --to")
+    settings = own = trained_settings(checkpoint.metadata)
     if args.cfg_path is not None:
         settings = _model_settings(args, checkpoint.metadata.get("arch"))
         told += compare_settings(settings, checkpoint, str(path), args.cfg_path)
-        checkpoint.metadata["model"] = json.dumps(settings)
+        checkpoint.metadata["model"] = json.dumps(own or settings)
     elif args.to == "ours":
         _require_settings(args, checkpoint.metadata, path)
-    converted = convert(checkpoint, args.to, str(path), args.branch, _layer_norm(args, checkpoint))
+    norm = _layer_norm(args, checkpoint, settings)
+    converted = convert(checkpoint, args.to, str(path), args.branch, norm)
     save = save_checkpoint if args.to == "ours" else save_foreign
     try:
         args.target.parent.mkdir(parents=True, exist_ok=True)
@@ -137,7 +140,7 @@ def _check_target(target: Path, kind: str, force: bool) -> None:
 def _model_settings(args: argparse.Namespace, arch: str | None) -> dict[str, Any]:
     """Reads the ``model:`` section of the run configuration, checked but for the files it names."""
     from lavis_msmedcap.common.config_check import check
-    from lavis_msmedcap.config_schema import MODEL_SCHEMAS
+    from lavis_msmedcap.models.settings_schema import MODEL_SCHEMAS
     from lavis_msmedcap.run_config import resolve_run_config
 
     config, _ = resolve_run_config(args.cfg_path, args.options)
@@ -167,9 +170,8 @@ def _require_settings(args: argparse.Namespace, metadata: dict[str, str], path: 
         )
 
 
-def _layer_norm(args: argparse.Namespace, checkpoint: Any) -> Any:
+def _layer_norm(args: argparse.Namespace, checkpoint: Any, settings: dict[str, Any]) -> Any:
     """Returns the layer norm to add, None where none is needed or found."""
-    from lavis_msmedcap.models.checkpoint_settings import trained_settings
     from lavis_msmedcap.models.conversion import layer_norm_of_file, layer_norm_of_training
 
     if args.layer_norm is not None:
@@ -180,7 +182,6 @@ def _layer_norm(args: argparse.Namespace, checkpoint: Any) -> Any:
                 "ln.weight in an encoder's file of this package)"
             )
         return found
-    settings = trained_settings(checkpoint.metadata)
     has_clip = any(name.startswith("branches.clip.") for name in checkpoint.tensors)
     if args.to == "ours" or not has_clip or not (settings.get("branches") or {}).get("clip"):
         return None

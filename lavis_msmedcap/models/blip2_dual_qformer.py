@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import BatchEncoding, BertTokenizer
 
+from lavis_msmedcap.common.config_check import Node
 from lavis_msmedcap.common.distributed import meet
 from lavis_msmedcap.common.errors import ArgumentError, told_as
 from lavis_msmedcap.models.base import FUSED, DualBranchModel, packaged_types, plain
@@ -42,6 +43,7 @@ from lavis_msmedcap.models.retrieval import (
     retrieval_scores,
 )
 from lavis_msmedcap.models.samples import require, texts_of
+from lavis_msmedcap.models.settings_schema import MODEL_SCHEMAS
 from lavis_msmedcap.models.text_lengths import TextLength
 from lavis_msmedcap.models.vocabularies import Vocabulary
 from lavis_msmedcap.models.weight_files import Need
@@ -77,6 +79,7 @@ class Blip2DualQformer(DualBranchModel):
 
     NAME = "blip2_dual_qformer"
     STAGE = 1
+    SCHEMA: ClassVar[Mapping[str, Node]] = MODEL_SCHEMAS[NAME]
 
     def __init__(
         self,
@@ -418,6 +421,8 @@ class Blip2DualQformer(DualBranchModel):
         )
         if settings.get("load_finetuned"):
             model.load_checkpoint(settings["finetuned"])
+        else:
+            model.check_starting_points()
         model.warn_of_blank_norm()
         return model
 

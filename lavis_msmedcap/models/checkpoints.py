@@ -164,6 +164,15 @@ def _read_head(path: Path) -> tuple[dict[str, str], dict[str, tuple[int, ...]]]:
         ) from error
 
 
+def read_notes(path: Path) -> dict[str, str]:
+    """Reads what a safetensors file says of itself; nothing of a PyTorch file.
+
+    Raises:
+        WeightsError: If the file is missing or damaged.
+    """
+    return _read_head(path)[0] if path.suffix == ".safetensors" else {}
+
+
 @dataclass(frozen=True)
 class Header:
     """What a safetensors checkpoint says before its values are read.
@@ -243,7 +252,8 @@ def read_any_checkpoint(path: Path, branch: str | None = None) -> Checkpoint:
             converted by this package, and else takes ``clip``.
 
     Raises:
-        WeightsError: If the file is missing, damaged, or of none of these kinds.
+        WeightsError: If the file is missing, damaged, of none of these kinds, or of another branch
+            than the one that it is said to be.
     """
     if path.suffix == ".safetensors" and _is_ours(path):
         state_dict, metadata = read_checkpoint(path)
@@ -252,7 +262,13 @@ def read_any_checkpoint(path: Path, branch: str | None = None) -> Checkpoint:
     kind = kind_of(tensors)
     if kind in (None, OURS):
         raise _no_checkpoint(path, tensors)
-    named = settle_aliases(to_ours(tensors, branch or metadata.get("branch", "clip")), str(path))
+    noted = metadata.get("branch")
+    if None not in (branch, noted) and branch != noted:
+        raise WeightsError(
+            f"{path} was converted from a {noted} branch, as its notes say, and is no {branch} "
+            f"branch; choose --branch {noted}, or leave that out"
+        )
+    named = settle_aliases(to_ours(tensors, branch or noted or "clip"), str(path))
     return Checkpoint(str(kind), named, {**metadata, "arch": _arch_of(named, metadata)})
 
 

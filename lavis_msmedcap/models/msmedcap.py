@@ -14,6 +14,7 @@ import torch
 from lavis.common.registry import registry
 from torch import Tensor, nn
 
+from lavis_msmedcap.common.config_check import Node
 from lavis_msmedcap.common.errors import WeightsError, told_as
 from lavis_msmedcap.models.answers import format_questions, rank_answers
 from lavis_msmedcap.models.base import DualBranchModel, packaged_types, plain
@@ -39,6 +40,7 @@ from lavis_msmedcap.models.llm_text import (
     prompt_inputs,
 )
 from lavis_msmedcap.models.samples import require, texts_of
+from lavis_msmedcap.models.settings_schema import MODEL_SCHEMAS
 from lavis_msmedcap.models.text_lengths import TextLength
 from lavis_msmedcap.models.vocabularies import Vocabulary
 from lavis_msmedcap.models.weight_files import Need
@@ -92,6 +94,7 @@ class MSMedCap(DualBranchModel):
 
     NAME = "msmedcap"
     STAGE = 2
+    SCHEMA: ClassVar[Mapping[str, Node]] = MODEL_SCHEMAS[NAME]
 
     def __init__(
         self,

@@ -202,8 +202,9 @@ def load_strict(
         cure: What to do about an error, told at its end.
 
     Raises:
-        WeightsError: Listing missing, unexpected, wrongly shaped and non-finite tensors, and those
-            of a quantised type where the network computes with fractions.
+        WeightsError: Listing missing, unexpected, wrongly shaped and non-finite tensors, those of a
+            quantised type where the network computes with fractions, and float64 ones beyond the
+            range of the type that they are copied into.
     """
     expected = expected or ExpectedKeys()
     report = LoadReport(source)
@@ -227,6 +228,8 @@ def load_strict(
             mistyped.setdefault(str(weights[name].dtype).removeprefix("torch."), []).append(name)
         elif not bool(torch.isfinite(weights[name]).all()):
             unfit.append(f"not finite: {name}")
+        elif _overflows(weights[name], targets[name]):
+            unfit.append(f"too large: {name} does not fit the range of {targets[name].dtype}")
     problems += unfit
     for kind, names in mistyped.items():
         count += len(names)
@@ -245,6 +248,17 @@ def load_strict(
         targets[name].copy_(weights[name])
     report.loaded = len(common)
     return report
+
+
+def _overflows(value: Tensor, target: Tensor) -> bool:
+    """Tells whether finite float64 values become infinite in the type of the target.
+
+    Types of fewer bits fit those that trained parts are held in; for frozen ones there is
+    `refuse_overflow`, which names the key of their precision.
+    """
+    if value.dtype != torch.float64 or not target.is_floating_point():
+        return False
+    return not bool(torch.isfinite(value.to(target.dtype)).all())
 
 
 def refuse_overflow(network: nn.Module, source: str, precision: str, key: str) -> None:
