@@ -34,7 +34,7 @@ _SPECIES = (
 )
 # letters that begin a caption and are no panel: a stain, "E. coli", "A.P. view", "B scan"
 _NO_PANEL = (
-    rf"(?!(?i:H\s?(?:&|and)\s?E)\b|{_LETTER}\.\s?(?:[A-Z]\.|{_SPECIES})"
+    rf"(?!(?i:H\s?(?:&|and)\s?E)\b|{_LETTER}\.\s?(?:[A-Z]\.|Braun\b|{_SPECIES})"
     r"|(?i:(?:[AB]\s(?:mode|scans?|lines?)|[BH]\scells?|C\sarm|D\sdimers?)\b))"
 )
 _FIGURE_PREFIX = re.compile(
@@ -43,6 +43,7 @@ _FIGURE_PREFIX = re.compile(
     (?:suppl(?:ementa(?:ry|l)|\.)?\s*)?
     fig(?:ure)?s?\b\.?\s*
     (?![1-4](?-i:D)\s+\w)                            # "Figure 3D CT": a panel, or 3D CT
+    (?!8[\s\-]+(?:loop|shape|sign|config|appear|deform|pattern|knot)\w*)  # which looks like an 8
     [a-z]?\d+(?:\.\d+)*                              # 2, S1, 2.1
     (?:
         (?:[a-h]|\s{_NO_PANEL}(?!a\s+\w)[a-h])       # 2a, 2 b, not "2 A 45-year-old man"
@@ -106,20 +107,31 @@ _UNIT = (
     r"m?s(?:ec(?:ond)?s?)?|min(?:ute)?s?|h(?:ou)?rs?|days?|weeks?|months?|years?|yrs?|"
     r"deg(?:ree)?s?|percent|times|points?|cases|patients|slices|frames)"
 )
+_TRACER = (
+    r"m?(?:(?-i:A[ct]|Bi|C[ou]?|F|Ga|In?|Kr|Lu|N|O|Pb|R[ab]|S[mr]|T[cl]|Xe|Y|Zr|FDG|FE[ST]|FLT|PSMA)|"
+    r"(?:fluor|gall|technet|lutet|yttr|iod|thall|ind|radi|carb|copp|zirc|xen|rubid|samar)\w*)"
+)
 # numbers alone, as in "[12]", "[3, 5-7]", "[Ref. 4]"; not in "[2.5]", "[95% CI]", "(12)"
 _CITATION = re.compile(
     rf"""
     \s*
+    (?<!\b[A-Z])(?<!\b[A-Z]\s)       # "C[2-3]" is a disc
     \[\s*(?:ref(?:erence)?s?\.?\s*)?
     (?!0)                            # "[0, 10]" is a range
     \d{{1,3}}(?:\s*[,;\-\u2013]\s*\d{{1,3}})*
     \s*\]
     (?![\-\u2013]?\w)                # "[18]F-FDG" is an isotope, "[2]-methyl" a position
-    (?!\s+(?-i:[A-Z][a-z]?)-\w)      # "[18] F-FDG" too
+    (?!\s+(?:(?-i:[A-Z][a-z]?)-\w|{_TRACER}(?!\w)))  # "[18] F-FDG", "[177] Lu" too
     (?!\s*(?:[%\u00b0\u00d7]|{_UNIT}(?!\w)))  # "[10-20] mm" is a measurement
     """,
     re.VERBOSE | re.IGNORECASE,
 )
+# words whose number may stand in brackets: "SUVmax [12]"
+_VALUED = re.compile(
+    r"\b(?:SUV\w*|ASPECTS|RADS|scores?|grades?|stages?|levels?|zones?|segments?|types?|class)\s*$",
+    re.IGNORECASE,
+)
+_LONGEST_VALUED = 16  # characters
 
 _OWNED = r"(?:\u00a9|copyright\b)"
 _PERMITTED = (
@@ -127,8 +139,17 @@ _PERMITTED = (
     r"(?:\S+\s+){0,3}?permissions?\b"
 )
 _PICTURE = r"(?:(?:this|the)\s+)?(?:image|figure|photo(?:graph)?)s?\s+(?:(?:is|was|are|were)\s+)?"
-# to the full stop before a capital or the end: not in "0.37", "Ref. 5", "et al. (2010)", "J. Smith"
-_REST_OF_SENTENCE = r"(?:[^.]|(?<=\b(?-i:[A-Z]))\.|\.(?!\s*$|\s+(?-i:[A-Z])))*\.?"
+# "J." of "by J. Smith", but not of "Smith J. The arrow marks a mass": there a sentence ends
+_INITIALS = (
+    r"(?:\s*(?-i:[A-Z])\.(?:[\s\-]*(?-i:[A-Z])\.)*"
+    r"(?=\s*(?!(?:the|this|these|there|an?|ct|mri?)\b)(?-i:[A-Z])[\w'\-]))"
+)
+_NAME_BEGINS = (
+    rf"(?:\b(?:(?:by|from|of|and|to)\b|(?:drs?|profs?|mr?s?)\b\.?)|[&(]|\d,?){_INITIALS}"
+    r"|\b(?:drs?|profs?|mr?s?|st)\."
+)
+# to the full stop before a capital or the end: not in "0.37", "Ref. 5", "et al. (2010)"
+_REST_OF_SENTENCE = rf"{_INITIALS}?(?:{_NAME_BEGINS}|[^.]|\.(?!\s*$|\s+(?-i:[A-Z])))*\.?"
 _REST_OF_BRACKET = r"(?:[^()\[\]]|\([^()\[\]]*\)|\[[^()\[\]]*\])*[)\]]"
 _COPYRIGHT = re.compile(
     rf"""
@@ -176,7 +197,7 @@ def strip_pointers(text: str) -> str:
 
 def strip_citations(text: str) -> str:
     """Removes numbers of citations in square brackets: "[12]", "[3, 5-7]", but not "[2.5]"."""
-    return _CITATION.sub("", text) if "[" in text else text
+    return _CITATION.sub(_uncited, text) if "[" in text else text
 
 
 def strip_copyright(text: str) -> str:
@@ -253,3 +274,9 @@ def _gap(match: re.Match[str]) -> str:
     before = match.string[: match.start()]
     after = match.string[match.end() :]
     return " " if before and after[:1].isalnum() else ""
+
+
+def _uncited(match: re.Match[str]) -> str:
+    """Keeps a number that may be the value of the word before it."""
+    before = match.string[max(0, match.start() - _LONGEST_VALUED) : match.start()]
+    return match.group() if _VALUED.search(before) else ""

@@ -10,8 +10,9 @@ words                                     `names_side`  `can_swap`
 left, right, left-sided, rightward        yes           yes
 right angle, was left in place            yes           no: perhaps no side
 right-to-left shunt, right heart failure  yes           no: of the heart, not of the picture
-(L), R kidney, LAD, RV, OD, Lt.           yes           no: letters mean other things too
-gauche, linksseitig, dexter, sinistra     yes           no: another language, other endings
+(L), R kidney, LAD, RIF, RSPV, OD, Lt.    yes           no: letters mean other things too
+left ventricle, right lobe of the liver   yes           no: called so wherever it lies
+gauche, linksseitig, dexter, izq., dx     yes           no: another language, other endings
 dextrocardia, situs inversus              yes           no: has no word for its mirror image
 bilateral, upright, copyright, leftover   no            yes
 ========================================  ============  ===========
@@ -40,19 +41,38 @@ _OF_THE_HEART = r"""
     (?:left|right)[\s\-\u2013]+to[\s\-\u2013]+(?:left|right)
   | (?:left|right)(?:[\s-]sided)?[\s-]+heart
 """
-_ABBREVIATIONS = r"""
+# what anatomy calls left or right by its kind: a mirrored left ventricle is none of the right
+_NAMED_STRUCTURES = r"""
+    (?:left|right)(?:[\s\-]+[a-z]+){0,3}?[\s\-]+
+    (?:ventric\w* | atri(?:um|al|a) | auric\w* | coronar\w* | circumflex | descending | bundle
+      | main(?!\s+(?:stem\s+)?bronch) | hepatic\w* | liver | hemiliver | portal | \w*hepatectom\w*
+      | \w*colectom\w* | colon\w* | colic | gastr\w+ | crus | crura | laryngeal | vagus
+      | middle\s+lob\w+ | lobes?(?!\s+of\s+(?:the\s+)?lung))
+  | (?:ventric\w* | atri(?:um|a))\W{1,3}(?:left|right)
+"""
+# words in capital letters that begin with L or R and are no abbreviation of a side
+_CAPITALS = r"""
+    LARGE | LAT | LEFT | LESION | LEVELS? | LGE | LIGHT | LINES? | LIVER | LOBES? | LOW | LOWER
+  | LUMBAR | LUMEN | LUNGS? | LYMPH | RADIUS | RARE | RBC | RECIST | RECTAL | RECTUM | RENAL
+  | REGION | RGB | RIBS? | RIGHT | RING | ROIS? | ROUND
+"""
+_ABBREVIATIONS = rf"""
     (?<!\d)(?-i:[LR])(?![\w\-'\u2019.]*\d)(?![\-'\u2019]\w)  # R, (L); not 2L, L4, R-CHOP
   | (?-i:[LR])-sided?
-  | (?-i:[LR]-?(?:CC|MLO|ML|LM|XCCL))
-  | (?-i:[LR](?:[AV]|[ULM]L|[UL]E|[UL]Q|PA|ICA|MCA|CCA|CA|IJV?|VOT|CC|MLO|AD|CX))
-  | (?-i:[LR](?:VH|VEF|VAD|VEDP|VSP|AA|AE|AO|PO|IMA|BBB|AFB|PFB|HV|PV|RV|SCA|SCV|ECA|ACA|PCA))
+  | (?-i:(?!(?:{_CAPITALS}){_NO_LETTER_BEHIND})[LR][A-Z]{{1,5}}s?)  # LAD, RIF, LSPVs
+  | (?-i:[LR]-(?:CC|MLO|ML|LM|XCCL)) | (?-i:\([lr]\))
   | (?-i:O[DS])  # eyes
-  | [LR]t\.? | (?-i:[LR]T\.?)
+  | [LR]t\.? | (?-i:[LR]T\.?) | (?-i:[LlRr]t[A-Z]\w*)
 """
 _OTHER_LANGUAGES = r"""
-    gauches? | droite?s? | izquierd[oa]s? | derech[oa]s? | esquerd[oa]s? | direit[oa]s?
-  | sinistr[oaie] | destr[oaie] | (?:links|rechts)[a-z\u00e4\u00f6\u00fc\u00df]* | linke[nrms]?
-  | rechte[nrms]?
+    gauches? | droite?s? | gche | dte | \u00e0\s+[gd]\.
+  | (?<=[^\W\d_]\s)(?-i:[DG])(?=\s*(?:$|[.,;]))  # poumon D, rein G
+  | izquierd[oa]s? | derech[oa]s? | esquerd[oa]s? | direit[oa]s?
+  | (?:izq|der|izda?|izdo|dch[ao]|esq)\.?
+  | sinistr[oaie] | destr[oaie] | [ds]x\.? | sn\.?
+  | (?:links|rechts|linker|rechter)[a-z\u00e4\u00f6\u00fc\u00df]* | linke[nms]?
+  | rechte[nms]?
+  | (?-i:li|re)\.
   | sinister | dexter | dextra | dextrum | sinistrum
 """
 _MIRROR_HAS_NO_WORD = r"""
@@ -62,8 +82,8 @@ _MIRROR_HAS_NO_WORD = r"""
 _DOUBTFUL = re.compile(
     rf"""
     {_NO_LETTER_BEFORE}
-    (?:{_NO_SIDE_PERHAPS} | {_OF_THE_HEART} | {_ABBREVIATIONS} | {_OTHER_LANGUAGES}
-      | {_MIRROR_HAS_NO_WORD})
+    (?:{_NO_SIDE_PERHAPS} | {_OF_THE_HEART} | {_NAMED_STRUCTURES} | {_ABBREVIATIONS}
+      | {_OTHER_LANGUAGES} | {_MIRROR_HAS_NO_WORD})
     {_NO_LETTER_BEHIND}
     """,
     re.VERBOSE | re.IGNORECASE,

@@ -11,7 +11,7 @@ from lavis_msmedcap.datasets.laterality import can_swap, names_side, swap_sides
     ("caption", "mirrored"),
     [
         ("Mass in the left lung.", "Mass in the right lung."),
-        ("Right atrium, LEFT kidney", "Left atrium, RIGHT kidney"),
+        ("Right adrenal, LEFT kidney", "Left adrenal, RIGHT kidney"),
         ("left-sided effusion, right pleura", "right-sided effusion, left pleura"),
         (
             "the leftmost panel, midline shift rightward",

@@ -5,7 +5,7 @@ LAVIS (Karpathy splits): ``[{"image": "val2014/COCO_val2014_….jpg", "caption":
 and perhaps ``"image_id"``.
 Karpathy's own ``dataset_coco.json``: ``{"images": [{"filepath": "val2014", "filename", "split",
 "sentences": [{"raw"}]}]}``, one file for all splits; ``restval`` is trained on, and images of
-splits that nobody knows are counted.
+splits that nobody knows are counted. Those of Flickr8k and Flickr30k have no ``filepath``.
 """
 
 from __future__ import annotations
@@ -65,7 +65,8 @@ def read_coco(
         report: Where to count.
 
     Raises:
-        DataError: If the file or the folder is missing or the file is in neither form.
+        DataError: If the file or the folder is missing, the file is in neither form, or an id
+            stands for two images.
     """
     report = ReadReport(source) if report is None else report
     splits = [splits] if isinstance(splits, str) else list(splits)
@@ -111,7 +112,7 @@ def _grouped(
         if isinstance(content, dict):
             if content["images"] and "sentences" in content["images"][0]:
                 return _group_karpathy(content, splits, report)
-            return dict.fromkeys(splits, _group_coco(content))
+            return dict.fromkeys(splits, _group_coco(content, path))
         if isinstance(content, list):
             return dict.fromkeys(splits, _group_lavis(content))
     except (KeyError, TypeError, AttributeError) as error:
@@ -125,8 +126,15 @@ def _grouped(
     )
 
 
-def _group_coco(content: dict[str, Any]) -> _Grouped:
-    names = {image["id"]: str(image["file_name"]) for image in content["images"]}
+def _group_coco(content: dict[str, Any], path: Path) -> _Grouped:
+    names: dict[Any, str] = {}
+    for image in content["images"]:
+        name = str(image["file_name"])
+        if names.setdefault(image["id"], name) != name:
+            raise DataError(
+                f"{path}: image id {image['id']!r} stands for {names[image['id']]} and {name}, so "
+                "nothing says which captions belong to which; give each its own"
+            )
     captions: dict[str, list[Any]] = {name: [] for name in names.values()}
     for annotation in content["annotations"]:
         captions[names[annotation["image_id"]]].append(annotation["caption"])
@@ -142,8 +150,8 @@ def _group_karpathy(
         if split is None:
             report.dropped[f"of split {image['split']!r}"] += 1
             continue
-        texts = [text["raw"] for text in image["sentences"]]
-        captions[split][f"{image['filepath']}/{image['filename']}"] = texts
+        name = "/".join(filter(None, (image.get("filepath"), image["filename"])))
+        captions[split].setdefault(name, []).extend(text["raw"] for text in image["sentences"])
     return {split: captions[split] for split in splits}
 
 
