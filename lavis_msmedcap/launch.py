@@ -33,7 +33,9 @@ from lavis_msmedcap.run_checks import DEFAULT_RUNNER, OWN_PACKAGE, is_own, regis
 from lavis_msmedcap.run_config import RunConfig, make_current
 from lavis_msmedcap.runners.determinism import settle_cublas
 from lavis_msmedcap.runners.precision import choose_device
+from lavis_msmedcap.runners.preflight import check_training_data
 from lavis_msmedcap.runners.run_log import backlog
+from lavis_msmedcap.runners.runner_properties import RunnerProperties
 
 DEFAULT_SEED = 42
 # ranks wait for the first one while it makes phantoms or scores a test set
@@ -91,6 +93,8 @@ def build_runner(config: RunConfig) -> Any:
     task_cls: Any = registered("task", run.task)
     task = task_cls.setup_task(cfg=config)
     datasets = task.build_datasets(config)
+    if issubclass(runner_cls, RunnerProperties):
+        check_training_data(config, datasets)
     model = task.build_model(config)
     job_id = gather_objects([time.strftime("%Y%m%d-%H%M%S")])[0]
     return runner_cls(cfg=config, job_id=job_id, task=task, model=model, datasets=datasets)

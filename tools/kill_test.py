@@ -1,152 +1,414 @@
-"""Kills a training at random moments, takes it up each time, and compares the weights in the end.
+"""Kills a training at random moments, takes it up each time, and compares the results in the end.
 
-    python tools/kill_test.py                        40 kills; takes about 15 minutes on two cores
-    python tools/kill_test.py --kills 5 --seed 3
+    python tools/kill_test.py                             40 kills, two trainings at a time
+    python tools/kill_test.py --kills 6 --seed 3
+    python tools/kill_test.py --kills 10 --processes 2    kills one of two processes of torchrun
 
-The training is the demo's stage 1 on fewer images. It is run once without interruption; then the
-same command is started again and again and gets SIGKILL: at any moment since its start, while a
-checkpoint or a state is being written, and in the validation between two epochs. A kill is survived
-if the next start goes on without an error; in the end the trainable weights must be the same, bit
-by bit. Exits with 1 if anything differs.
+The training is the demo's stage 1 on a few images, many short epochs of it. It is run once without
+interruption; then the same command is started again and again and gets SIGKILL: in its start-up, in
+a training step, while a state or a checkpoint is being written, and in the validation after an
+epoch. The table says where each kill was aimed at and where it landed, told from the files that it
+left. After each one all checkpoints and states must be readable. A kill is survived if the training
+that it hit ends with the trainable weights of the whole one, bit by bit, with the same losses in
+every step and every validation, and with no half-written file. Exits with 1 if anything differs.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import csv
+import itertools
+import json
+import math
+import os
 import random
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 
-from lavis_msmedcap.models.checkpoints import read_checkpoint
+from lavis_msmedcap.common.whole_files import PART
+from lavis_msmedcap.models.checkpoints import CHECKPOINT_NAMES, read_checkpoint
+from lavis_msmedcap.runners.run_directory import RunDirectory
 from lavis_msmedcap.runners.run_status import read_status
+from lavis_msmedcap.runners.training_state import StateStore, read_state
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = ROOT / "projects" / "msmedcap" / "pretrain_mixed.yaml"
+GLOBAL_BATCH = 4
 OPTIONS = (
     "run.resume=auto",
     "run.save_every_minutes=0.01",
-    "run.max_epoch=3",
-    "run.batch_size_train=8",
-    "run.log_freq=5",
+    "run.max_epoch=6",
+    "run.batch_size_eval=4",
+    "run.log_freq=1",
     "run.feature_cache_gib=0",
-    "datasets.coco2014_caption.max_samples={train: 80, val: 40, test: null}",
-    "datasets.roco.max_samples={train: 80, val: 40, test: 8}",
-    "datasets.medicat.max_samples={train: 80, val: 40, test: 8}",
+    "datasets.coco2014_caption.max_samples={train: 8, val: 8, test: null}",
+    "datasets.roco.max_samples={train: 8, val: 8, test: 8}",
+    "datasets.medicat=null",
 )
-PATIENCE = 300.0  # seconds that a start may take
+AIMS = ("training", "state write", "checkpoint write", "evaluation", "start-up")
+# what one run measures otherwise than another
+MEASURED = ("seconds", "images_per_second", "data_wait", "memory_gib")
+BOUND = 90.0  # seconds in which the other processes have to end after one was killed
 
 
-class KillTest:
-    """Starts, kills, and starts again.
+@dataclass(frozen=True)
+class Moment:
+    """Where a training stands, told from its files.
 
-    Args:
-        folder: Where runs and logs go.
-        rng: Draws the moments.
+    Attributes:
+        kind: One of `AIMS`, or which other file was being written.
+        detail: The step, the epoch, or the file.
     """
 
-    def __init__(self, folder: Path, rng: random.Random) -> None:
-        self.folder = folder
-        self.rng = rng
-        self.usual = 10.0  # seconds from the start of a process to its first step, measured later
-
-    def command(self, output: Path) -> list[str]:
-        """Returns the one command that starts and takes up the training."""
-        options = [*OPTIONS, f"run.output_dir={output}"]
-        return [
-            sys.executable,
-            "-m",
-            "lavis.train",
-            "--cfg-path",
-            str(CONFIG),
-            "--options",
-            *options,
-        ]
-
-    def reference(self) -> Path:
-        """Trains without interruption and returns the run directory."""
-        output = self.folder / "whole"
-        started = time.monotonic()
-        subprocess.run(self.command(output), check=True, capture_output=True, cwd=self.folder)
-        self.usual = (time.monotonic() - started) / 2
-        return run_directory(output)
-
-    def attempt(self, output: Path, number: int) -> tuple[str, int | None]:
-        """Starts the training once and kills it.
-
-        Returns:
-            The kind of moment, and the exit code: None if it was killed.
-        """
-        kinds: list[tuple[str, Callable[[Path], bool]]] = [
-            ("any moment", self._after(self.rng.uniform(0, 1.5 * self.usual))),
-            ("while a file is written", being_written),
-            ("between epochs", self._soon_after_epoch()),
-        ]
-        kind, due = kinds[number % len(kinds)]
-        with (self.folder / f"attempt-{number:03d}.log").open("wb") as log:
-            process = subprocess.Popen(
-                self.command(output), stdout=log, stderr=subprocess.STDOUT, cwd=self.folder
-            )
-            deadline = time.monotonic() + PATIENCE
-            while process.poll() is None and time.monotonic() < deadline:
-                if due(output):
-                    process.send_signal(signal.SIGKILL)
-                    process.wait()
-                    return kind, None
-                time.sleep(0.0005)
-        if process.poll() is None:
-            process.kill()
-            raise TimeoutError(f"attempt {number} did not end within {PATIENCE:.0f} s")
-        return kind, process.returncode
-
-    @staticmethod
-    def _after(seconds: float) -> Callable[[Path], bool]:
-        moment = time.monotonic() + seconds
-        return lambda _: time.monotonic() >= moment
-
-    def _soon_after_epoch(self) -> Callable[[Path], bool]:
-        """Waits for the checkpoint of an epoch, then a little."""
-        begun, delay = time.time(), self.rng.uniform(0, 1.0)
-
-        def due(output: Path) -> bool:
-            for path in output.glob("*/checkpoint_last.safetensors"):
-                written = path.stat().st_mtime
-                if written > begun and time.time() > written + delay:
-                    return True
-            return False
-
-        return due
+    kind: str
+    detail: str = ""
 
 
-def being_written(output: Path) -> bool:
-    """Tells whether a checkpoint or state is half written; not every time, to let some get by."""
-    patterns = ("*/.checkpoint*.tmp", "*/resume/.step-*.tmp")
-    there = any(True for pattern in patterns for _ in output.glob(pattern))
-    return there and random.random() < 0.02
+def newest_run(output: Path) -> Path | None:
+    """Returns the run directory that was made last."""
+    return max(output.glob("*/"), key=lambda root: root.name, default=None)
 
 
-def run_directory(output: Path) -> Path:
-    """Returns the one finished run of an output folder."""
-    statuses = {path.parent: read_status(path.parent) for path in output.glob("*/status.json")}
-    (found,) = (root for root, status in statuses.items() if status and status.finished)
+def half_written(root: Path) -> list[Path]:
+    """Returns the files that are being written, or that a killed process had begun."""
+    found = []
+    for folder in (root, root / "resume", root / "result"):
+        with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
+            found += [Path(entry.path) for entry in entries if PART in entry.name]
     return found
 
 
-def differing(one: Path, other: Path) -> list[str]:
-    """Lists the tensors of the last checkpoints that differ in any bit."""
-    first, _ = read_checkpoint(one / "checkpoint_last.safetensors")
-    second, _ = read_checkpoint(other / "checkpoint_last.safetensors")
-    return sorted(
-        name
-        for name in {*first, *second}
-        if name not in first or name not in second or not torch.equal(first[name], second[name])
-    )
+def epoch_to_validate(root: Path) -> int | None:
+    """Returns the epoch that has ended and whose validation is not done, None if there is none."""
+    states = StateStore(RunDirectory(root).states).paths()
+    if not states:
+        return None
+    try:
+        with safe_open(states[0], framework="pt") as file:
+            progress = json.loads(file.metadata()["progress"])
+    except OSError:  # the run has ended and removed it
+        return None
+    status = read_status(root)
+    done = 0 if status is None else status.validated
+    return progress["epoch"] if not progress["batch"] and progress["epoch"] > done else None
+
+
+def moment_of(output: Path, started: float) -> Moment:
+    """Says where a training stands that was started at a time."""
+    root = newest_run(output)
+    if root is None:
+        return Moment("start-up", "no run directory")
+    for part in half_written(root):
+        name = part.name.partition(PART)[0]
+        size = part.stat().st_size / 2**20
+        kind = "state write" if name.startswith("step-") else "checkpoint write"
+        kind = kind if name.endswith(".safetensors") else f"{name} write"
+        return Moment(kind, f"{name}, {size:.1f} MiB of it")
+    table = RunDirectory(root).metrics
+    if not table.is_file() or table.stat().st_mtime < started:
+        return Moment("start-up", "before the first step")
+    epoch = epoch_to_validate(root)
+    if epoch is not None:
+        return Moment("evaluation", f"after epoch {epoch}")
+    return Moment("training", f"after step {rows(table)[-1]['step']}")
+
+
+def check_readable(output: Path) -> int:
+    """Reads every checkpoint and state of a training.
+
+    Returns:
+        How many there are.
+
+    Raises:
+        WeightsError: If a checkpoint is damaged.
+        StateError: If a state is.
+    """
+    files = [path for name in CHECKPOINT_NAMES for path in output.glob(f"*/{name}")]
+    for path in files:
+        read_checkpoint(path)
+    states = [path for root in output.glob("*/") for path in StateStore(root / "resume").paths()]
+    for path in states:
+        read_state(path)
+    return len(files) + len(states)
+
+
+class Training:
+    """One training, started, killed, and started again, until it is finished.
+
+    Args:
+        folder: Where its runs and logs go.
+        processes: Processes that train together.
+        rng: Draws the moments.
+        start_up: Seconds from a start to the first step.
+        patience: Seconds that a start may take.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        processes: int,
+        rng: random.Random,
+        start_up: float = 0.0,
+        patience: float = math.inf,
+    ) -> None:
+        self.folder = folder
+        self.output = folder / "runs"
+        self.rng = rng
+        self._processes = processes
+        self._start_up = start_up
+        self._patience = patience
+        self._starts = itertools.count(1)
+        folder.mkdir(parents=True)
+        options = [*OPTIONS, f"run.batch_size_train={GLOBAL_BATCH // processes}"]
+        torchrun = ["torch.distributed.run", "--standalone", f"--nproc_per_node={processes}", "-m"]
+        self.command = [
+            *(sys.executable, "-m", *(torchrun if processes > 1 else []), "lavis.train"),
+            *("--cfg-path", str(CONFIG), "--options", *options, f"run.output_dir={self.output}"),
+        ]
+
+    def run(self, aim: str | None = None) -> tuple[int | None, Moment]:
+        """Starts it, and kills it where it is aimed at.
+
+        Args:
+            aim: One of `AIMS`; None lets it run to its end.
+
+        Returns:
+            The exit code, None if it was killed; and where it was killed.
+        """
+        started = time.time()
+        due = self._due(aim, started) if aim else lambda: False
+        with (self.folder / f"start-{next(self._starts):03d}.log").open("wb") as log:
+            environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+            process = subprocess.Popen(
+                self.command, stdout=log, stderr=log, cwd=self.folder, env=environment
+            )
+            while process.poll() is None:
+                if time.time() > started + self._patience:
+                    process.kill()
+                    raise TimeoutError(f"{log.name}: no end within {self._patience:.0f} s")
+                if due():
+                    moment = moment_of(self.output, started)  # of several processes some go on
+                    self._kill(process)
+                    killed = process.returncode == -signal.SIGKILL
+                    exact = moment_of(self.output, started) if killed else moment
+                    return None, exact
+                time.sleep(0.002)
+        return process.returncode, Moment("end")
+
+    def _kill(self, process: subprocess.Popen[bytes]) -> None:
+        victim = process.pid
+        if self._processes > 1:
+            workers = [pid for pid in children(process.pid) if is_rank(pid)]
+            victim = self.rng.choice(workers or [victim])
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(victim, signal.SIGKILL)
+        process.wait(timeout=BOUND)
+
+    def _due(self, aim: str, started: float) -> Callable[[], bool]:
+        """Returns what says, asked again and again, whether the moment has come."""
+        moments = self._moments(aim, started)
+        return lambda: next(moments)
+
+    def _moments(self, aim: str, started: float) -> Iterator[bool]:
+        if aim == "start-up":
+            delay = self.rng.uniform(0, self._start_up)
+            reached: Callable[[], bool] = lambda: True  # noqa: E731
+        elif aim == "training":
+            delay = self.rng.uniform(0, 3)
+            reached = lambda: self._has_stepped(started)  # noqa: E731
+        elif aim == "evaluation":
+            delay = self.rng.uniform(0, 1)
+            reached = lambda: self._validates(started)  # noqa: E731
+        else:
+            delay = self.rng.uniform(0, 0.02)
+            reached = self._writes("step-" if aim == "state write" else "checkpoint_")
+        while not reached():
+            yield False
+        end = time.time() + delay
+        while time.time() < end:
+            yield False
+        while True:
+            yield True
+
+    def _has_stepped(self, started: float) -> bool:
+        root = newest_run(self.output)
+        table = None if root is None else RunDirectory(root).metrics
+        return table is not None and table.is_file() and table.stat().st_mtime > started
+
+    def _validates(self, started: float) -> bool:
+        root = newest_run(self.output)
+        return (
+            root is not None
+            and self._has_stepped(started)
+            and not half_written(root)
+            and epoch_to_validate(root) is not None
+        )
+
+    def _writes(self, prefix: str) -> Callable[[], bool]:
+        """Waits for one of the next three files of a kind to be begun."""
+        seen: set[str] = set()
+        number = self.rng.randint(1, 3)
+
+        def reached() -> bool:
+            root = newest_run(self.output)
+            parts = [] if root is None else half_written(root)
+            names = {part.name for part in parts if part.name.startswith(prefix)}
+            # one process gives a file that it writes again the same name
+            seen.update(f"{name} {len(seen)}" for name in names - self._writing)
+            self._writing = names
+            return bool(names) and len(seen) >= number
+
+        self._writing: set[str] = set()
+        return reached
+
+
+def children(pid: int) -> list[int]:
+    """Returns the processes that a process has started."""
+    text = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii")
+    return [int(word) for word in text.split()]
+
+
+def is_rank(pid: int) -> bool:
+    """Tells whether a process is one that torchrun has started to train."""
+    try:
+        return b"\0LOCAL_RANK=" in b"\0" + Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return False
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    """Reads a table without what one run measures otherwise than another."""
+    with path.open(newline="", encoding="utf-8") as file:
+        found = list(csv.DictReader(file))
+    return [{name: v for name, v in row.items() if name not in MEASURED} for row in found]
+
+
+def differences(whole: Path, output: Path) -> list[str]:
+    """Lists in what a training differs from the whole one.
+
+    Args:
+        whole: Run directory of the whole one.
+        output: Run directories of the other; one of them is finished.
+    """
+    statuses = {path.parent: read_status(path.parent) for path in output.glob("*/status.json")}
+    finished = [root for root, status in statuses.items() if status and status.finished]
+    if len(finished) != 1:
+        return [f"{len(finished)} finished runs in {output}"]
+    [root] = finished
+    found = [
+        f"{name} differs" for name in CHECKPOINT_NAMES if bits(whole / name) != bits(root / name)
+    ]
+    for name in ("metrics.csv", "validation.csv"):
+        if rows(whole / name) != rows(root / name):
+            found.append(f"{name} differs")
+    found += [f"{path.name} is left" for path in half_written(root)]
+    # a kill in the start-up may leave a run directory, but none that something was lost in
+    lost = [other for other in output.glob("*/") if other != root and (other / "resume").exists()]
+    return found + [f"{other.name} was not taken up" for other in lost]
+
+
+def bits(path: Path) -> dict[str, bytes]:
+    """Returns the bytes of a checkpoint's tensors by name."""
+    tensors, _ = read_checkpoint(path)
+    return {
+        name: tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+        for name, tensor in tensors.items()
+    }
+
+
+@dataclass
+class Test:
+    """The whole test.
+
+    Attributes:
+        folder: Where runs and logs go.
+        processes: Processes that train together.
+        seed: Seed of the moments.
+        aims: What is still to be aimed at.
+    """
+
+    folder: Path
+    processes: int
+    seed: int
+    aims: list[str]
+    start_up: float = 0.0
+    patience: float = math.inf
+    kills: int = 0
+    survived: int = 0
+    trainings: int = 0
+    wrong: list[str] = field(default_factory=list)
+    landed: Counter[str] = field(default_factory=Counter)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def reference(self) -> None:
+        """Trains without interruption, and measures the start-up."""
+        training = Training(self.folder / "whole", self.processes, random.Random(0))
+        started = time.time()
+        code, _ = training.run()
+        if code:
+            raise SystemExit(f"the whole training ended with exit code {code}: {training.folder}")
+        root = newest_run(training.output)
+        assert root is not None
+        self.whole = root
+        self.start_up = (root / "config.yaml").stat().st_mtime - started
+        seconds = time.time() - started
+        self.patience = 60 + 10 * seconds  # two at a time are slower than one
+        print(f"whole training: {seconds:.0f} s, start-up {self.start_up:.0f} s")
+        print(
+            f"{'kill':>4}  {'aimed at':17} {'landed in':17} {'files read':>10}  detail", flush=True
+        )
+
+    def job(self) -> None:
+        """Kills trainings, one after the other, until there is nothing left to aim at."""
+        while self.aims and not self.wrong:
+            with self._lock:
+                self.trainings += 1
+                number = self.trainings
+            rng = random.Random(f"{self.seed} {number}")
+            folder = self.folder / f"killed-{number}"
+            training = Training(folder, self.processes, rng, self.start_up, self.patience)
+            try:
+                pending, problems = self._one(training)
+            except Exception as error:  # noqa: BLE001 - what is wrong is the result of the test
+                pending, problems = 0, [f"{type(error).__name__}: {error}"]
+            with self._lock:
+                self.survived += 0 if problems else pending
+                self.wrong += [f"{folder}: {problem}" for problem in problems]
+
+    def _one(self, training: Training) -> tuple[int, list[str]]:
+        pending = 0
+        while True:
+            with self._lock:
+                aim = self.aims.pop() if self.aims else None
+            code, moment = training.run(aim)
+            if code is not None:
+                break
+            pending += 1
+            read = check_readable(training.output)
+            with self._lock:
+                self.kills += 1
+                self.landed[moment.kind] += 1
+                row = f"{self.kills:>4}  {aim:17} {moment.kind:17} {read:>10}  {moment.detail}"
+                print(row, flush=True)
+        if aim is not None:  # it was finished before the moment came
+            with self._lock:
+                self.aims.append(aim)
+        if code:
+            return pending, [f"a start ended with exit code {code}"]
+        return pending, differences(self.whole, training.output)
 
 
 def main() -> int:
@@ -155,45 +417,29 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--kills", type=int, default=40, help="how often (default 40)")
+    parser.add_argument("--jobs", type=int, default=2, help="trainings at a time (default 2)")
+    parser.add_argument("--processes", type=int, default=1, help="of each training (default 1)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the moments")
     parser.add_argument("--folder", type=Path, help="where runs and logs go; default: temporary")
     arguments = parser.parse_args()
+    if GLOBAL_BATCH % arguments.processes:
+        parser.error(f"--processes must divide {GLOBAL_BATCH}")
     folder = (arguments.folder or Path(tempfile.mkdtemp(prefix="kill-test-"))).absolute()
-    folder.mkdir(parents=True, exist_ok=True)
-    random.seed(arguments.seed)
-    test = KillTest(folder, random.Random(arguments.seed))
-    whole = test.reference()
     print(f"logs and runs in {folder}", flush=True)
-    kills = survived = rounds = number = 0
-    wrong: list[str] = []
-    while kills < arguments.kills:
-        rounds += 1
-        output, pending = folder / f"killed-{rounds}", 0
-        while True:  # one training, until it is finished
-            if kills < arguments.kills:
-                kind, code = test.attempt(output, number)
-                number += 1
-            else:
-                done = subprocess.run(test.command(output), cwd=folder, capture_output=True)
-                kind, code = "last start", done.returncode
-            if code is None:
-                kills, pending = kills + 1, pending + 1
-                print(f"kill {kills}: {kind}", flush=True)
-                continue
-            if code:
-                wrong.append(f"round {rounds}: a start ended with exit code {code}")
-            break
-        if not wrong:
-            wrong += [
-                f"round {rounds}: {name} differs"
-                for name in differing(whole, run_directory(output))
-            ]
-        survived += 0 if wrong else pending
-        if wrong:
-            break
-    print("\n".join(wrong) or f"{rounds} trainings, each with the weights of the whole one")
-    print(f"kills survived / kills: {survived} / {kills}")
-    return 1 if wrong or survived < kills else 0
+    started = time.time()
+    aims = list(itertools.islice(itertools.cycle(AIMS), arguments.kills))
+    random.Random(arguments.seed).shuffle(aims)
+    test = Test(folder, arguments.processes, arguments.seed, aims)
+    test.reference()
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        for done in [pool.submit(test.job) for _ in range(arguments.jobs)]:
+            done.result()
+    landed = ", ".join(f"{kind} {count}" for kind, count in sorted(test.landed.items()))
+    print(f"landed in: {landed}")
+    print("\n".join(test.wrong) or f"{test.trainings} trainings, each equal to the whole one")
+    print(f"{(time.time() - started) / 60:.1f} minutes")
+    print(f"kills survived / kills: {test.survived} / {test.kills}")
+    return 1 if test.wrong or test.survived < test.kills else 0
 
 
 if __name__ == "__main__":

@@ -232,6 +232,13 @@ def _resume_problems(run: Mapping[str, Any], own: Collection[str]) -> Iterator[s
                 f"run.resume: {place} is no run directory (it has no {STATUS}); name the one to go "
                 f"on with, or set run.resume to {AUTO} or {OFF}"
             )
+            return
+        reason = obstacle(resume)
+        if reason and os.environ.get("RANK", "0") == "0":
+            yield (
+                f"run.resume: the run in {place} cannot go on there ({reason}); make the folder "
+                "writable, or copy it to a place that is"
+            )
 
 
 def _device_problems(run: Mapping[str, Any]) -> Iterator[str]:

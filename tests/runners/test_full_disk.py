@@ -20,6 +20,7 @@ from lavis_msmedcap.common.errors import StorageError
 from lavis_msmedcap.runners.run_log import RunLog
 
 WORKER = Path(__file__).with_name("run_worker.py")
+CONFIG = "projects/msmedcap/pretrain_mixed.yaml"
 # a file system of 1 MiB in a name space of its own, which ends with the command
 MOUNT = 'mount -t tmpfs -o size=1m tmpfs "$0"'
 
@@ -33,16 +34,21 @@ def own_file_system(folder: Path, command: list[str]) -> subprocess.CompletedPro
         capture_output=True,
         text=True,
         env=environment,
-        timeout=120,
+        timeout=600,
     )
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("disk")
     if shutil.which("unshare") is None or own_file_system(folder, ["true"]).returncode:
         pytest.skip("this system lets nobody mount a file system of his own")
-    done = own_file_system(folder, [sys.executable, str(WORKER), "disk", str(folder)])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def runs(place: Path) -> dict[str, Any]:
+    done = own_file_system(place, [sys.executable, str(WORKER), "disk", str(place)])
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
@@ -97,3 +103,16 @@ def test_a_log_that_cannot_be_written_says_so_once(capsys: pytest.CaptureFixture
         logger.warning("another")
         log.file_only("a third")
     assert "Logging error" not in capsys.readouterr().err
+
+
+def test_a_folder_that_is_read_only_is_told_before_anything_is_built(place: Path) -> None:
+    output, resume = place / "output", place / "run"
+    options = [f"run.output_dir={output}", f"run.resume={resume}"]
+    command = [sys.executable, "-m", "lavis.train", "--cfg-path", CONFIG, "--options", *options]
+    made = 'mkdir "$0" && touch "$0/status.json" && mount -o remount,ro "$1"'
+    prepare = ["sh", "-c", f'{made} && shift && exec "$@"', str(resume), str(place)]
+    done = own_file_system(place, [*prepare, *command])
+    assert done.returncode == train.EXIT_WRONG_INPUT
+    assert f"{output}, where no run directory can be made ({place} may not be" in done.stderr
+    assert f"the run in {resume} cannot go on there ({resume} may not be written" in done.stderr
+    assert "Traceback" not in done.stderr
