@@ -160,3 +160,21 @@ def test_lora_of_no_layer() -> None:
     config = {"model": model, "datasets": {}, "run": {"device": "cpu"}}
     (problem,) = model_problems(config, {}, ())
     assert "model.llm.lora.target_modules is empty" in problem
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("lora", {"rank": 2, "alpha": 4, "target_modules": ["q_proj"]}),
+        ("quantization", "int8"),
+    ],
+)
+def test_an_llm_that_trains_or_is_quantised_is_not_divided(key: str, value: object) -> None:
+    config = {
+        "model": {"llm": {key: value}},
+        "datasets": {},
+        "run": {"device": "cpu", "shard_llm": True},
+    }
+    (problem,) = (p for p in model_problems(config, {}, ()) if p.startswith("run.shard_llm"))
+    assert f"but model.llm.{key} is" in problem
+    assert f"set model.llm.{key}=null, or run.shard_llm=false" in problem

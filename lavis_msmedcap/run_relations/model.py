@@ -313,8 +313,8 @@ def _division_problems(config: Mapping[str, Any]) -> Iterator[str]:
     llm = mapping(model.get("llm"))
     if not llm:
         yield (
-            f"run.shard_llm is true, but {show(model.get('arch'))} has no language model; take the "
-            "key out"
+            f"run.shard_llm is true, but {model.get('arch')} has no language model; take the key "
+            "out"
         )
     for key in ("lora", "quantization"):
         if llm.get(key) is not None:

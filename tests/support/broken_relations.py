@@ -310,11 +310,6 @@ CAPTION = {
         "16 queries and the 9 tokens of model.prompt leave 231",
         "at most 231",
     ),
-    "division_of_an_llm_that_trains": (
-        "run.shard_llm=true model.llm.lora={rank: 2, alpha: 4, target_modules: [q_proj]}",
-        "run.shard_llm is true, but model.llm.lora is",
-        "set model.llm.lora=null, or run.shard_llm=false",
-    ),
     "caption_beyond_the_llm_by_one": ("run.max_len=232", "run.max_len is 232", "at most 231"),
     "training_text_beyond_the_llm": (
         "model.max_txt_len=241",
