@@ -1,4 +1,4 @@
-"""What a run configuration needs of this machine: device, GPU memory, disk, Java, compiler."""
+"""What a run configuration needs of this machine: device, GPU memory, disk, compiler."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from lavis_msmedcap.doctor_machine import nearest_existing
 if TYPE_CHECKING:
     from lavis_msmedcap.memory.advice import Plan
 
-NEEDS_JAVA = "METEOR"
 SHARED_MEMORY = Path("/dev/shm")  # through which loader processes hand over batches
 LITTLE_SHARED_MEMORY = 256 * 2**20  # Docker gives 64 MiB unless asked for more
 
@@ -37,7 +36,6 @@ def check_needs(config: Mapping[str, Any], output: Path, plan: Plan | None) -> I
             yield _check_gpu_memory(plan, _gpu_memory())
         if plan.run.trains:
             yield _check_output_space(plan, run, output)
-    yield from _check_metric(run)
     yield from _check_loaders(run)
     yield from _check_compiler(run, device)
 
@@ -91,18 +89,6 @@ def _check_output_space(plan: Plan, run: Mapping[str, Any], output: Path) -> Fin
         return Finding(OK, told)
     cure = "set run.output_dir to another disk, or run.keep_last=1"
     return Finding(MISSING, f"{told} at {output}; {cure}")
-
-
-def _check_metric(run: Mapping[str, Any]) -> Iterator[Finding]:
-    from lavis_msmedcap.evaluation.metrics.java import JavaError, find_java
-
-    if run.get("best_metric") != NEEDS_JAVA:
-        return
-    try:
-        find_java()
-    except JavaError as error:
-        told = f"run.best_metric is {NEEDS_JAVA}, which is not measured without Java: {error}"
-        yield Finding(MISSING, f"{told}, or choose CIDEr")
 
 
 def _check_loaders(run: Mapping[str, Any]) -> Iterator[Finding]:

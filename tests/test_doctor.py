@@ -324,21 +324,6 @@ def test_a_device_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.usefixtures("sound_machine")
-def test_java_is_missing_only_where_its_metric_decides(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real = shutil.which
-    monkeypatch.setattr(shutil, "which", lambda name: None if name == "java" else real(name))
-    options = ["model.stage1=null", "run.best_metric=CIDEr"]
-    code, lines = ask(capsys, "--cfg-path", CAPTION, "--options", *options)
-    assert code == 0, lines
-    options[1] = "run.best_metric=METEOR"
-    code, lines = ask(capsys, "--cfg-path", CAPTION, "--options", *options)
-    assert code == 1
-    assert any("run.best_metric is METEOR, which is not measured without" in li for li in lines)
-
-
-@pytest.mark.usefixtures("sound_machine")
 def test_a_compiler_is_looked_for_where_it_is_needed(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

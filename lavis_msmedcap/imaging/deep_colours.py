@@ -60,7 +60,7 @@ def read_deep(file: BinaryIO, upper: Image.Image) -> Image.Image:
 def _decoded(file: BinaryIO) -> np.ndarray[tuple[int, ...], np.dtype[np.uint16]]:
     """Returns uint16 (H, W, 3 or 4) in OpenCV's order: blue, green, red, alpha."""
     try:
-        import cv2
+        import cv2  # type: ignore[import-untyped]
     except ImportError as error:
         raise ValueError(
             "colours of 16 bits that use a corner of their range need OpenCV; "

@@ -105,7 +105,9 @@ class TestParameters:
         values = sum(n for b in shape.branches.values() for n in b.trainable.values())
         more = averaged.training_total - plain.training_total
         assert more == pytest.approx(4 * values * FRAGMENTATION)
-        assert averaged.inference_total == plain.inference_total
+        # validation also puts the weights aside
+        more = averaged.inference_total - plain.inference_total
+        assert more == pytest.approx(2 * 4 * values * FRAGMENTATION)
 
     @pytest.mark.parametrize("arch", ["msmedcap", "blip2_dual_qformer"])
     def test_counts_of_the_demo_are_those_of_the_built_model(self, arch: str) -> None:
