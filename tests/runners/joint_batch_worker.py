@@ -116,8 +116,11 @@ def train(case: Case, images: Tensor, per_rank: int, accumulate: int) -> dict[st
     )
     loop.run_epoch(parts, 0)
     loop.run_epoch(parts, 1)
-    steps = [[report.loss, report.grad_norm] for report in listener.steps]
-    return {"steps": torch.tensor(steps), **bare.trainable_state_dict()}
+    return {
+        "losses": torch.tensor([report.loss for report in listener.steps]),
+        "gradient norms": torch.tensor([report.grad_norm for report in listener.steps]),
+        **bare.trainable_state_dict(),
+    }
 
 
 def main() -> None:

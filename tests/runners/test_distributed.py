@@ -89,7 +89,7 @@ def test_each_rank_keeps_its_own_traceback(ranks: list[dict[str, Any]], folder: 
 
 
 def test_ranks_share_the_look_at_images_and_fail_with_one_message(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("LAVIS_MSMEDCAP_CACHE", str(tmp_path / "cache"))
     Image.new("RGB", (8, 6), (9, 9, 9)).save(tmp_path / "sound", "PNG")
@@ -98,7 +98,7 @@ def test_ranks_share_the_look_at_images_and_fail_with_one_message(
         (tmp_path / name).write_bytes((tmp_path / "sound").read_bytes())
     for name in names[2:4]:  # one on each rank
         (tmp_path / name).write_bytes(b"<html>")
-    first, second = start("images", tmp_path, timeout=300)
+    first, second = start(tiny, "images", tmp_path, timeout=300)
     assert first["errors"] == second["errors"]
     (error,) = first["errors"]
     assert error.startswith("2 evaluation image(s) cannot be read")

@@ -171,11 +171,12 @@ def test_accumulated_captions_equal_one_large_batch(
     alone = worker.train(case, images, per_rank=2, accumulate=3)
     together = load_file(folder / f"{name}-accumulated.0.safetensors")
     for found in (alone, together):
-        # the gradient norm doubles within a step of length 1e-3, and rounding grows with it
-        torch.testing.assert_close(found["steps"], expected["steps"], atol=1e-5, rtol=1e-4)
-        for key in expected.keys() - {"steps"}:
+        for key, value in expected.items():
+            # the norm of the second step comes after weights that rounding has moved, where the
+            # random network is steep: it doubles or more within one step of length 1e-3
+            relative = 1e-3 if key == "gradient norms" else 1e-5
             torch.testing.assert_close(
-                found[key], expected[key], atol=1e-5, rtol=0, msg=lambda m, k=key: f"{k}: {m}"
+                found[key], value, atol=1e-5, rtol=relative, msg=lambda m, k=key: f"{k}: {m}"
             )
 
 
