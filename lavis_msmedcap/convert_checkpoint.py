@@ -146,7 +146,7 @@ def _check_target(target: Path, kind: str, force: bool) -> None:
 def _model_settings(args: argparse.Namespace, arch: str | None) -> dict[str, Any]:
     """Reads the ``model:`` section of the run configuration, checked but for the files it names."""
     from lavis_msmedcap.common.config_check import check
-    from lavis_msmedcap.config_schema import MODEL_SCHEMAS
+    from lavis_msmedcap.models.settings_schema import MODEL_SCHEMAS
     from lavis_msmedcap.run_config import resolve_run_config
 
     config, _ = resolve_run_config(args.cfg_path, args.options)

@@ -89,7 +89,7 @@ def _of_file(cfg_path: str, options: Sequence[str]) -> tuple[dict[str, list[Find
 def _of_configuration(config: RunConfig, told: Sequence[str]) -> list[Finding]:
     """Checks a configuration: each of its weights, and all of its other problems."""
     from lavis_msmedcap.common.config_check import check
-    from lavis_msmedcap.config_schema import MODEL_SCHEMAS
+    from lavis_msmedcap.models.settings_schema import MODEL_SCHEMAS
     from lavis_msmedcap.run_checks import is_own, registered
 
     model = config.to_dict()["model"]

@@ -32,12 +32,12 @@ from lavis_msmedcap.config_schema import (
     FOREIGN_MODEL,
     LAVIS_RUN_KEYS,
     LR_SCHEDULES,
-    MODEL_SCHEMAS,
     PROCESSOR_NAME,
     RUN_KEYS,
     declared_keys,
 )
 from lavis_msmedcap.datasets.builders import register_name
+from lavis_msmedcap.models.settings_schema import MODEL_SCHEMAS
 from lavis_msmedcap.run_recipe import fit_to_recipe
 from lavis_msmedcap.run_relations import input_problems, relation_problems
 from lavis_msmedcap.run_relations.datasets import is_of_wrong_kind

@@ -86,6 +86,7 @@ LAYERS = {
     "models.conversion_settings": 2,
     "models.inventory": 2,
     "models.qformer_init": 2,
+    "models.settings_schema": 2,
     "models.starting_points": 2,
     "models.features": 2,
     "models.llm_build": 2,

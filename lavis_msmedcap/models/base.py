@@ -14,6 +14,7 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
+from lavis_msmedcap.common.config_check import Node, check
 from lavis_msmedcap.common.distributed import gather_objects, get_local_rank, is_distributed
 from lavis_msmedcap.common.errors import ConfigError, WeightsError
 from lavis_msmedcap.models.branch import QFormerBranch
@@ -58,6 +59,7 @@ class DualBranchModel(CheckpointedModel):
     NAME: ClassVar[str]  # in LAVIS' registry
     DEFAULT_MODEL_TYPE = "demo"
     STAGE: ClassVar[int]
+    SCHEMA: ClassVar[Mapping[str, Node]]  # of the settings
 
     def __init__(self, branches: Mapping[str, QFormerBranch], settings: Mapping[str, Any]) -> None:
         super().__init__(branches, settings)
@@ -257,18 +259,19 @@ class DualBranchModel(CheckpointedModel):
 
     @classmethod
     def prepare_inputs(cls, settings: Mapping[str, Any]) -> None:
-        """Checks before anything is built that all files are there, and downloads what may be.
+        """Checks settings and files before anything is built, and downloads what may be.
 
         Downloads need ``offline: false``. In a process group the first rank of each machine
         downloads and the others wait for it.
 
         Raises:
-            ConfigError: Naming every file that is not there and cannot be downloaded.
+            ConfigError: Naming every key that is unknown or of a wrong value, or else every file
+                that is not there and cannot be downloaded.
             WeightsError: On every rank, if a download failed on one.
         """
-        missing = cls.missing_inputs(settings)
-        if missing:
-            raise ConfigError(missing, f"{cls.NAME} ({settings.get('model_type')})")
+        wrong = check(settings, cls.SCHEMA, "model") or cls.missing_inputs(settings)
+        if wrong:
+            raise ConfigError(wrong, f"{cls.NAME} ({settings.get('model_type')})")
         if settings.get("offline", True):
             return
         failures = []

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import BatchEncoding, BertTokenizer
 
+from lavis_msmedcap.common.config_check import Node, convert
 from lavis_msmedcap.common.distributed import meet
 from lavis_msmedcap.common.errors import ArgumentError, told_as
 from lavis_msmedcap.common.paths import package_path
@@ -43,6 +44,7 @@ from lavis_msmedcap.models.retrieval import (
     retrieval_scores,
 )
 from lavis_msmedcap.models.samples import require, texts_of
+from lavis_msmedcap.models.settings_schema import MODEL_SCHEMAS
 from lavis_msmedcap.models.text_lengths import TextLength
 from lavis_msmedcap.models.vocabularies import Vocabulary
 from lavis_msmedcap.models.weight_files import Need
@@ -81,6 +83,7 @@ class Blip2DualQformer(DualBranchModel):
 
     NAME = "blip2_dual_qformer"
     STAGE = 1
+    SCHEMA: ClassVar[Mapping[str, Node]] = MODEL_SCHEMAS[NAME]
 
     def __init__(
         self,
@@ -407,7 +410,7 @@ class Blip2DualQformer(DualBranchModel):
     @classmethod
     def from_config(cls, cfg: Any) -> Blip2DualQformer:
         """Builds the model from the ``model:`` section of a configuration."""
-        settings = plain(cfg)
+        settings = convert(plain(cfg), cls.SCHEMA)
         cls.prepare_inputs(settings)
         tokenizer = load_text_tokenizer(settings["qformer"]["tokenizer"])
         size = qformer_size(settings["qformer"], len(tokenizer))

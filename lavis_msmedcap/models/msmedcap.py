@@ -14,6 +14,7 @@ import torch
 from lavis.common.registry import registry
 from torch import Tensor, nn
 
+from lavis_msmedcap.common.config_check import Node, convert
 from lavis_msmedcap.common.errors import WeightsError, told_as
 from lavis_msmedcap.common.paths import package_path
 from lavis_msmedcap.models.answers import format_questions, rank_answers
@@ -40,6 +41,7 @@ from lavis_msmedcap.models.llm_text import (
     prompt_inputs,
 )
 from lavis_msmedcap.models.samples import require, texts_of
+from lavis_msmedcap.models.settings_schema import MODEL_SCHEMAS
 from lavis_msmedcap.models.text_lengths import TextLength
 from lavis_msmedcap.models.vocabularies import Vocabulary
 from lavis_msmedcap.models.weight_files import Need
@@ -96,6 +98,7 @@ class MSMedCap(DualBranchModel):
 
     NAME = "msmedcap"
     STAGE = 2
+    SCHEMA: ClassVar[Mapping[str, Node]] = MODEL_SCHEMAS[NAME]
 
     def __init__(
         self,
@@ -364,7 +367,7 @@ class MSMedCap(DualBranchModel):
     @classmethod
     def from_config(cls, cfg: Any) -> MSMedCap:
         """Builds the model from the ``model:`` section of a configuration."""
-        settings = plain(cfg)
+        settings = convert(plain(cfg), cls.SCHEMA)
         cls.prepare_inputs(settings)
         opt_model, opt_tokenizer = build_llm(settings["llm"])
         vocab_size = len(load_text_tokenizer(settings["qformer"]["tokenizer"]))
