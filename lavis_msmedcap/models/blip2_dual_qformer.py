@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import BatchEncoding, BertTokenizer
 
-from lavis_msmedcap.common.config_check import Node
+from lavis_msmedcap.common.config_check import Node, convert
 from lavis_msmedcap.common.distributed import meet
 from lavis_msmedcap.common.errors import ArgumentError, told_as
 from lavis_msmedcap.models.base import FUSED, DualBranchModel, packaged_types, plain
@@ -406,7 +406,7 @@ class Blip2DualQformer(DualBranchModel):
     @classmethod
     def from_config(cls, cfg: Any) -> Blip2DualQformer:
         """Builds the model from the ``model:`` section of a configuration."""
-        settings = plain(cfg)
+        settings = convert(plain(cfg), cls.SCHEMA)
         cls.prepare_inputs(settings)
         tokenizer = load_text_tokenizer(settings["qformer"]["tokenizer"])
         size = qformer_size(settings["qformer"], len(tokenizer))

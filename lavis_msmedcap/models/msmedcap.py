@@ -14,7 +14,7 @@ import torch
 from lavis.common.registry import registry
 from torch import Tensor, nn
 
-from lavis_msmedcap.common.config_check import Node
+from lavis_msmedcap.common.config_check import Node, convert
 from lavis_msmedcap.common.errors import WeightsError, told_as
 from lavis_msmedcap.models.answers import format_questions, rank_answers
 from lavis_msmedcap.models.base import DualBranchModel, packaged_types, plain
@@ -363,7 +363,7 @@ class MSMedCap(DualBranchModel):
     @classmethod
     def from_config(cls, cfg: Any) -> MSMedCap:
         """Builds the model from the ``model:`` section of a configuration."""
-        settings = plain(cfg)
+        settings = convert(plain(cfg), cls.SCHEMA)
         cls.prepare_inputs(settings)
         opt_model, opt_tokenizer = build_llm(settings["llm"])
         vocab_size = len(load_text_tokenizer(settings["qformer"]["tokenizer"]))

@@ -41,7 +41,7 @@ def changed(settings: Settings, path: str, value: Any) -> Settings:
         ("branches.sam.encoder.token", "channel", "did you mean model.branches.sam.encoder.tokens"),
         ("branches.sma", {}, "model.branches.sma is not a known key"),
         ("branches.sam.train_on", ["medcal"], "did you mean medical?"),
-        ("max_txt_len", "32", "model.max_txt_len is '32'"),
+        ("max_txt_len", "three", "model.max_txt_len is 'three'"),
     ],
 )
 def test_stage_1(stage1_settings: Settings, path: str, value: Any, message: str) -> None:
@@ -51,6 +51,13 @@ def test_stage_1(stage1_settings: Settings, path: str, value: Any, message: str)
             Blip2DualQformer.from_config(given)
         (problem,) = caught.value.problems
         assert message in problem
+
+
+def test_numbers_in_quotes_are_numbers(stage1_settings: Settings) -> None:
+    settings = changed(stage1_settings, "branches.clip.num_query_token", "5")
+    model = Blip2DualQformer.from_config(changed(settings, "qformer.dropout", "0.3"))
+    assert model.query_tokens.shape == (1, 5, 16)
+    assert model.settings["qformer"]["dropout"] == 0.3
 
 
 def test_the_captioner(stage2_settings: Settings) -> None:
