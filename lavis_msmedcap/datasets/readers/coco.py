@@ -82,7 +82,7 @@ def read_coco(
     for split in splits:
         stems = Counter(PurePosixPath(name).stem for name in grouped[split])
         for name, raw in grouped[split].items():
-            captions = usable_captions(raw)
+            captions = usable_captions(raw, report.notes)
             if not captions:
                 report.dropped["without caption"] += 1
                 continue

@@ -6,14 +6,14 @@ import errno
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, MutableMapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from lavis_msmedcap.common.errors import DataError
 from lavis_msmedcap.datasets.records import SPLITS
 
-_PLAIN_NAME = re.compile(r"[\w-][^/\\:\0]*")  # one component, neither "." nor ".."
+_PLAIN_NAME = re.compile(r"[\w-][^/\\:\0\ud800-\udfff]*")  # one component, neither "." nor ".."
 
 # how copies of data sets call a split in names of files and folders, and in columns
 SPLIT_WORDS = {
@@ -25,6 +25,8 @@ IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".gif", ".bmp"),
     *(".dcm", ".dicom", ".nii", ".nii.gz"),
 )
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_HALVES = "captions with half a character (a lone surrogate), replaced by U+FFFD"
 _NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
 
 
@@ -132,11 +134,13 @@ def safe_name(name: str, source: str) -> str:
         source: File and line that it came from, for the message.
 
     Raises:
-        DataError: If the name is empty, absolute or leads out of its folder.
+        DataError: If the name is empty, absolute or leads out of its folder, or no file can have
+            it.
     """
     if _PLAIN_NAME.fullmatch(name):
         return name  # as nearly all are; paths are slow to make, and there are many names
     posix, windows = PurePosixPath(name), PureWindowsPath(name)
+    require_encodable(name, source)
     escapes = posix.is_absolute() or windows.drive or windows.root or ".." in windows.parts
     if escapes or not posix.name or "\0" in name:
         raise DataError(
@@ -145,10 +149,47 @@ def safe_name(name: str, source: str) -> str:
     return name
 
 
-def usable_captions(captions: Iterable[Any]) -> tuple[str, ...]:
-    """Returns the captions that are text and not blank, stripped, each once, in order."""
-    stripped = (text.strip() for text in captions if isinstance(text, str))
-    return tuple(dict.fromkeys(text for text in stripped if text))
+def require_encodable(name: str, source: str) -> None:
+    """Refuses a name that no file can have: one with half a character in it, as JSON allows.
+
+    Args:
+        name: As written in the annotations.
+        source: File and line that it came from, for the message.
+
+    Raises:
+        DataError: If it has such a character.
+    """
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"{source}: image file name {name!r} is refused; no file can be called so, as it holds "
+            "half a character (a lone surrogate)"
+        ) from error
+
+
+def whole_text(text: str) -> str:
+    """Returns a text with U+FFFD for half characters, which JSON allows and no file can hold."""
+    return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
+
+
+def usable_captions(
+    captions: Iterable[Any], notes: MutableMapping[str, int] | None = None
+) -> tuple[str, ...]:
+    """Returns the captions that are text and not blank, stripped, each once, in order.
+
+    Args:
+        captions: Of one image.
+        notes: Where to count captions with half characters, which `whole_text` replaces.
+    """
+    usable = {}
+    for text in captions:
+        if isinstance(text, str) and text.strip():
+            whole = whole_text(text.strip())
+            usable[whole] = None
+            if notes is not None and whole != text.strip():
+                notes[_HALVES] = notes.get(_HALVES, 0) + 1
+    return tuple(usable)
 
 
 def split_of(word: str) -> str | None:

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from pathlib import Path, PurePath, PureWindowsPath
 
 from lavis_msmedcap.common.errors import DataError
-from lavis_msmedcap.datasets.readers.files import FolderIndex, image_suffix, safe_name
+from lavis_msmedcap.datasets.readers.files import (
+    FolderIndex,
+    image_suffix,
+    require_encodable,
+    safe_name,
+)
 from lavis_msmedcap.imaging.places import split_place
 
 _SHOWN = 3
@@ -41,13 +47,17 @@ class ImageFinder:
             where: File and line that it came from, for messages.
 
         Raises:
-            DataError: If the name is an address, leads out of the folder, or fits several files.
+            DataError: If the name is an address, leads out of the folder, fits several files, or
+                no file can have it.
         """
+        require_encodable(name, where)
         place = split_place(name)
         path = self._path(place.file, where)
         whole = str(place._replace(file=path))
         if place.kind and "/" not in place.value and self._index.has(whole):
             return whole  # a file that is really called so
+        if not self._index.has(path):
+            path = self._in_other_form(path)
         if not self._index.has(path):
             folder, last = os.path.split(path)
             path = f"{folder}{os.sep}{self._by_stem(folder, last, where)}"
@@ -71,6 +81,14 @@ class ImageFinder:
             return path.replace("\\", "/")
         return path
 
+    def _in_other_form(self, path: str) -> str:
+        """Returns how a path is written on disk: macOS takes letters and their accents apart."""
+        if path.isascii():
+            return path
+        base = f"{self._folder}{os.sep}" if path.startswith(f"{self._folder}{os.sep}") else ""
+        forms = (unicodedata.normalize(form, path[len(base) :]) for form in ("NFC", "NFD"))
+        return next((base + form for form in forms if self._index.has(base + form)), path)
+
     def _upwards(self, name: str, where: str) -> str:
         """Follows a name with ``..`` if it leads where images may be."""
         written = name.replace("\\", os.sep)
@@ -89,12 +107,12 @@ class ImageFinder:
             stems: dict[str, list[str]] = {}
             for entry in self._index.names(folder):
                 if image_suffix(entry):
-                    stems.setdefault(_stem(entry), []).append(entry)
+                    stems.setdefault(_plain(_stem(entry)), []).append(entry)
             self._stems[folder] = stems
-        found = self._stems[folder].get(name, [])
+        found = self._stems[folder].get(_plain(name), [])
         if not found and image_suffix(name):
-            alike = self._stems[folder].get(_stem(name), [])
-            found = [entry for entry in alike if entry.lower() == name.lower()]
+            alike = self._stems[folder].get(_plain(_stem(name)), [])
+            found = [entry for entry in alike if _plain(entry).lower() == _plain(name).lower()]
         if len(found) > 1:
             raise DataError(
                 f"{where}: image {name} may be {', '.join(sorted(found)[:_SHOWN])} in {folder}; "
@@ -106,3 +124,8 @@ class ImageFinder:
 def _stem(name: str) -> str:
     """Returns a file name without the extension of an image."""
     return name[: len(name) - len(image_suffix(name))]
+
+
+def _plain(name: str) -> str:
+    """Returns a name in the one form in which letters and their accents are together."""
+    return name if name.isascii() else unicodedata.normalize("NFC", name)

@@ -66,7 +66,9 @@ def read_medicat(
     for number, entry in json_lines(path):
         where = f"{path}, line {number}"
         name = safe_name(_file_name(entry, where), where)
-        fields = {field: usable_captions([entry.get(field)]) for field in caption_fields}
+        fields = {
+            field: usable_captions([entry.get(field)], report.notes) for field in caption_fields
+        }
         field, captions = next(((f, c) for f, c in fields.items() if c), ("", ()))
         reason = _reason_to_drop(entry, wanted, captions)
         if reason is None and name in seen:

@@ -128,7 +128,9 @@ def merge_repeated(
             other = unique[named[record.image_id]]
             raise DataError(
                 f"{record.source}: image id {record.image_id} ({record.split}) stands for two "
-                f"images, {other.image} and {record.image}; give each its own"
+                f"images, {other.image} and {record.image}; give each its own: in a column "
+                "image_id, in Parquet files also with columns.image_id: null, or read files of "
+                "different folders by sections of their own ({builder: ..., build_info: ...})"
             )
         first = unique.get(key)
         if first is None:
@@ -255,5 +257,5 @@ def _fill_empty(
 
 def _fraction(*parts: object) -> float:
     """Hashes its arguments to a number in [0, 1)."""
-    text = "\x1f".join(map(str, parts)).encode()
+    text = "\x1f".join(map(str, parts)).encode("utf-8", "surrogatepass")
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") / 2**64

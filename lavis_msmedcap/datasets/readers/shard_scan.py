@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from lavis_msmedcap.common.errors import DataError
-from lavis_msmedcap.datasets.readers.files import safe_name, usable_captions
+from lavis_msmedcap.datasets.readers.files import safe_name, usable_captions, whole_text
 from lavis_msmedcap.datasets.readers.shard_index import ShardEntry, ShardIndex
 from lavis_msmedcap.datasets.records import DOMAINS, SPLITS
 
 # where a sample has several, the first of these is its image
-IMAGE_KINDS = ("jpg", "jpeg", "png", "webp", "tif", "tiff", "bmp", "gif", "dcm", "nii", "nii.gz")
+IMAGE_KINDS = ("jpg", "jpeg", "png", "webp", "tif", "tiff", "bmp", "gif", "dcm")
+_VOLUME_KINDS = ("nii", "nii.gz")  # whose slices are read from a file of their own only
 _CAPTION_FIELDS = ("captions", "caption", "text")
 _TEXT_KINDS = ("json", "txt")
 _LONGEST_TEXT = 1 << 24  # bytes
@@ -143,10 +144,11 @@ def _entry(sample: _Sample, tally: _Tally) -> ShardEntry | str:
     """Returns the entry of a sample, or the reason why it has none."""
     kinds = [kind for kind in IMAGE_KINDS if kind in sample.places]
     if not kinds:
-        return "without image"
+        volume = any(kind in sample.places for kind in _VOLUME_KINDS)
+        return "with a NIfTI volume, which is not read from shards" if volume else "without image"
     try:
         facts = _facts(sample.texts.get("json"))
-        captions = _captions(facts, sample.texts.get("txt"))
+        captions = _captions(facts, sample.texts.get("txt"), tally)
     except (ValueError, RecursionError):
         return "with a text that cannot be read"
     if not captions:
@@ -178,10 +180,10 @@ def _facts(text: bytes | None) -> dict[str, Any]:
     return facts
 
 
-def _captions(facts: dict[str, Any], text: bytes | None) -> tuple[str, ...]:
+def _captions(facts: dict[str, Any], text: bytes | None, tally: _Tally) -> tuple[str, ...]:
     for name in _CAPTION_FIELDS:
         value = facts.get(name)
-        found = usable_captions(value if isinstance(value, list) else [value])
+        found = usable_captions(value if isinstance(value, list) else [value], tally.notes)
         if found:
             return found
     return usable_captions([text.decode("utf-8-sig")]) if text is not None else ()
@@ -191,4 +193,4 @@ def _text(facts: dict[str, Any], name: str) -> str | None:
     value = facts.get(name)
     if isinstance(value, bool) or not isinstance(value, (str, int)):
         return None
-    return str(value) or None
+    return whole_text(str(value)) or None

@@ -16,6 +16,7 @@ import contextlib
 import hashlib
 import logging
 import os
+import tarfile
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -51,7 +52,8 @@ def read_shards(
 ) -> Iterator[MedCapRecord]:
     """Yields one record per image with a caption, in the order of the shards and their members.
 
-    An image without an ``image_id`` of its own is named after its shard and member.
+    An image without an ``image_id`` of its own is named after its shard and member, folders of the
+    member included.
 
     Args:
         shards: Tar files.
@@ -93,20 +95,19 @@ def shard_index(shard: Path, cache: Path) -> ShardIndex:
     """Returns the index that lies beside a shard, else the one in the cache, else makes that.
 
     Raises:
-        DataError: If the shard is damaged, or its index is about a file of another size.
+        DataError: If the shard is damaged, or its index is about another file.
     """
     facts = shard.stat()
     beside = read_index(index_beside(shard))
     if beside is not None:
-        if beside.facts.get("bytes") != facts.st_size:
+        other = _difference(shard, beside, cache)
+        if other:
             raise DataError(
-                f"{shard} has {facts.st_size:,} bytes, but {index_beside(shard).name} is about "
-                f"{beside.facts.get('bytes')}; fetch both again, or delete the index if the shard "
-                "was changed on purpose"
+                f"{shard} {other}; fetch both again, or delete the index if the shard was changed "
+                "on purpose"
             )
         return beside
-    name = f"{shard}\0{facts.st_size}\0{facts.st_mtime_ns}".encode("utf-8", "surrogateescape")
-    kept = cache / f"{hashlib.sha256(name).hexdigest()[:32]}{SUFFIX}"
+    kept = cache / f"{_version(shard, facts)}{SUFFIX}"
     index = read_index(kept)
     if index is None:
         logger.info("%s has no index; reading its headers", shard)
@@ -118,10 +119,69 @@ def shard_index(shard: Path, cache: Path) -> ShardIndex:
     return index
 
 
+def _version(shard: Path, facts: os.stat_result) -> str:
+    """Names a shard as it is now, for the cache."""
+    name = f"{shard}\0{facts.st_size}\0{facts.st_mtime_ns}".encode("utf-8", "surrogateescape")
+    return hashlib.sha256(name).hexdigest()[:32]
+
+
+def _difference(shard: Path, index: ShardIndex, cache: Path) -> str:
+    """Says why a shard is not the file that the index beside it is about; empty if it seems to be.
+
+    Size and a few headers are compared at every start. A shard that is younger than its index, as
+    one that was put in its place is, has all its bytes compared, once.
+    """
+    facts, beside = shard.stat(), index_beside(shard)
+    if index.facts.get("bytes") != facts.st_size:
+        size = index.facts.get("bytes")
+        return f"has {facts.st_size:,} bytes, but {beside.name} is about {size}"
+    entries = index.entries
+    some = {entries[i] for i in (0, len(entries) // 2, -1)} if entries else set()
+    strange = next((entry for entry in some if not _has_header(shard, entry)), None)
+    if strange:
+        return f"has no {strange.member} where {beside.name} says"
+    expected = index.facts.get("sha256")
+    if not expected or facts.st_mtime_ns <= beside.stat().st_mtime_ns:
+        return ""
+    compared = cache / f"{_version(shard, facts)}.{str(expected)[:32]}"
+    if compared.exists():
+        return ""
+    logger.info("%s is younger than its index; comparing its bytes", shard)
+    if _sha256(shard) != expected:
+        return f"has other bytes than the file that {beside.name} is about"
+    with contextlib.suppress(OSError):
+        cache.mkdir(parents=True, exist_ok=True)
+        compared.touch()
+    return ""
+
+
+def _has_header(shard: Path, entry: ShardEntry) -> bool:
+    """Tells whether a member of the entry's name and size begins where the entry says."""
+    with shard.open("rb") as file:
+        file.seek(max(0, entry.offset - tarfile.BLOCKSIZE))
+        block = file.read(tarfile.BLOCKSIZE)
+    try:
+        member = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+    except tarfile.HeaderError:
+        return False
+    # a longer name stands elsewhere in full
+    short = len(entry.member.encode("utf-8", "surrogateescape")) < tarfile.LENGTH_NAME
+    return member.size == entry.size and (not short or member.name == entry.member)
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
 def _record(
     entry: ShardEntry, shard: Path, split: str | None, source: str, domain: str | None
 ) -> MedCapRecord:
-    key = PurePosixPath(entry.member).name.partition(".")[0]
+    member = PurePosixPath(entry.member)
+    key = member.with_name(member.name.partition(".")[0])
     return MedCapRecord(
         image=str(ImagePlace(str(shard), "bytes", f"{entry.offset}+{entry.size}")),
         captions=entry.captions,

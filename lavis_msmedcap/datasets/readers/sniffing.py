@@ -24,6 +24,7 @@ _DIGEST = re.compile(r"(?=\D*\d)[0-9a-f]{8,}(?:-[0-9a-f]{4,})*", re.IGNORECASE) 
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.|"")*"')
 _DIGITS = re.compile(r"\d+")
 _LETTERS = re.compile(r"[^\W\d_]+")
+_UTF16_ZEROS = 0.08  # of every second byte, in a table with names in Latin letters
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF16_LE, "utf-16"),
@@ -61,9 +62,9 @@ def sniff_encoding(path: Path) -> str:
     for mark, encoding in _MARKS:
         if head.startswith(mark):
             return encoding
-    if b"\0" in head:
-        # UTF-16 without a mark: of Latin letters every second byte is 0
-        odd, even = head[1::2].count(0), head[::2].count(0)
+    # UTF-16 without a mark: of Latin letters every second byte is 0; a few 0 are dirt
+    odd, even = head[1::2].count(0), head[::2].count(0)
+    if max(odd, even) > _UTF16_ZEROS * len(head) / 2:
         return "utf-16-le" if odd > even else "utf-16-be"
     for encoding in ("utf-8", FALLBACK):
         if _decodes(path, encoding):

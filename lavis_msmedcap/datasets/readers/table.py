@@ -12,7 +12,12 @@ from typing import Any
 
 from lavis_msmedcap.common.errors import DataError
 from lavis_msmedcap.datasets.readers.columns import ColumnMap, Columns, choose_columns
-from lavis_msmedcap.datasets.readers.files import require, split_of, usable_captions
+from lavis_msmedcap.datasets.readers.files import (
+    require,
+    split_of,
+    usable_captions,
+    whole_text,
+)
 from lavis_msmedcap.datasets.readers.lookup import ImageFinder
 from lavis_msmedcap.datasets.readers.parquet import cell_place
 from lavis_msmedcap.datasets.readers.report import ReadReport
@@ -48,7 +53,9 @@ def read_table(
         images: Folder that image names are relative to; by default that of the table. Names such
             as ``../images/1.png`` are followed from the table's folder, into this one only.
         split: Split that the records get; None reads the split column.
-        columns: Columns by what they hold; those not given are guessed from usual names.
+        columns: Columns by what they hold; those not given are guessed from usual names. Without
+            one for ``image_id`` an image is called as it is written; one in a cell by its row if
+            the cell does not name it, names another row's image alike, or the column is None.
         options: What is known about the file; the rest is found out.
         source: Registered dataset name, of rows that do not tell it in a column that is given.
         domain: Domain of the records of rows that do not tell it in a column.
@@ -70,7 +77,8 @@ def read_table(
         folder = require(images, "the folder", f"{key}.images")
         finder = ImageFinder(folder, path.parent, f"{key}.images")
     guesses = chosen.guesses(columns or {})
-    reader = _RowReader(table, chosen, finder, split, source, domain, report)
+    by_row = (columns or {}).get("image_id", "") is None
+    reader = _RowReader(table, chosen, finder, split, source, domain, report, by_row)
     for number, cells in table.rows(chosen.all):
         if guesses:
             report.notes[f"rows with {guesses}, guessed"] += 1
@@ -107,11 +115,14 @@ class _RowReader:
         source: str,
         domain: str,
         report: ReadReport,
+        by_row: bool,
     ) -> None:
         self._table, self._columns, self._images = table, columns, images
         self._split, self._source, self._domain = split, source, domain
         self._report = report
         self._in_cells = table.holds_files(columns.image)
+        self._by_row = by_row
+        self._names: set[str] = set()  # of images in cells
 
     def read(self, number: int, cells: Mapping[str, Any] | None) -> MedCapRecord | str:
         """Returns the record of a row, or the reason why there is none."""
@@ -125,17 +136,20 @@ class _RowReader:
             if split is None:
                 return f"of split {word!r}" if word else "without split"
         captions = usable_captions(
-            text
-            for name in columns.captions
-            for text in _texts(cells.get(name))
-            if not self._untold(text)
+            (
+                text
+                for name in columns.captions
+                for text in _texts(cells.get(name))
+                if not self._untold(text)
+            ),
+            self._report.notes,
         )
         if not captions:
             return "without caption"
         written = as_text(cells.get(columns.image))
         if self._in_cells:
             image = cell_place(self._table.path, number, columns.image)
-            written = written or f"{self._table.path.stem}-{number}"
+            written = self._name_of_cell(written, number)
         elif not written:
             return "without image"
         else:
@@ -147,12 +161,19 @@ class _RowReader:
         return MedCapRecord(
             image=image,
             captions=captions,
-            image_id=image_id or written,
+            image_id=whole_text(image_id or written),
             split=split,
-            group_id=group or None,
+            group_id=whole_text(group) or None,
             source=(as_text(cells.get(columns.source)) if columns.source else "") or self._source,
             domain=self._domain_of(number, cells),
         )
+
+    def _name_of_cell(self, written: str, number: int) -> str:
+        """Returns the id of an image in a cell: its name, or if it has none of its own, its row."""
+        if not written or self._by_row or written in self._names:
+            return f"{self._table.path.stem}-{number}"
+        self._names.add(written)
+        return written
 
     def _untold(self, cell: Any) -> bool:
         """Tells whether a cell is text that says that there is nothing; counts it."""
