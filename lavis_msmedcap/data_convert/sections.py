@@ -10,18 +10,24 @@ from lavis_msmedcap.data_convert.plan import Shard
 from lavis_msmedcap.datasets.records import SPLITS
 
 
-def shard_sections(shards: Sequence[Shard], out: Path, instead_of: Iterable[str]) -> Iterator[str]:
+def shard_sections(
+    shards: Sequence[Shard], out: Path, base: Path | None = None, instead_of: Iterable[str] = ()
+) -> Iterator[str]:
     """Yields lines of YAML: one section per data set, since ids and domains are those of one.
 
     Args:
         shards: All shards of a conversion.
         out: Where they are.
-        instead_of: Sections of the run that the data were read with, which are taken out.
+        base: Run configuration that the data were read with; the lines are one that changes
+            nothing but the data.
+        instead_of: Its data sets, which are taken out.
     """
     by_source: dict[str, dict[str, list[Shard]]] = {}
     for shard in shards:
         record = shard.pieces[0].record
         by_source.setdefault(record.source, {}).setdefault(record.split, []).append(shard)
+    if base is not None:
+        yield f"base: {json.dumps(str(base), ensure_ascii=False)}"
     yield "datasets:"
     yield from (f"  {json.dumps(name)}: null" for name in instead_of)
     for source, by_split in by_source.items():

@@ -6,40 +6,48 @@ out nearly black, where the same values without an alpha channel are stretched.
 
 from __future__ import annotations
 
-from typing import BinaryIO
+import sys
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image
 
-from lavis_msmedcap.imaging.tones import SPAN_FOR_DISPLAY, percentile_range, to_uint8
+from lavis_msmedcap.imaging.tones import SPAN_FOR_DISPLAY, Values, percentile_range, to_uint8
+
+_MODES = ("RGB", "RGBA")
+_OTHER_END = "B" if sys.byteorder == "little" else "L"
+# how Pillow unpacks such files, and how it would find the lower bytes: read in the other order,
+# or, grey and alpha taken for four channels of 8 bits, beside the upper ones
+_LOWER = {
+    **{f"{mode};16B": f"{mode};16L" for mode in _MODES},
+    **{f"{mode};16L": f"{mode};16B" for mode in _MODES},
+    **{f"{mode};16N": f"{mode};16{_OTHER_END}" for mode in _MODES},
+    "LA;16B": "RGBA",
+}
 
 
-def is_deep(image: Image.Image) -> bool:
-    """Tells whether a file holds several channels of 16 bits.
+def deep_mode(image: Image.Image) -> str:
+    """Returns how Pillow unpacks a file of several channels of 16 bits, "" for any other file.
 
     Args:
         image: As opened: its pixels are not loaded yet.
     """
-    if len(image.getbands()) == 1:
-        return False
-    arguments = [tile[3] for tile in getattr(image, "tile", [])]
-    modes = [args[0] if isinstance(args, tuple) and args else args for args in arguments]
-    return any(isinstance(mode, str) and ";16" in mode for mode in modes)
+    modes = {_mode_of(tile) for tile in getattr(image, "tile", [])}
+    mode = modes.pop() if len(modes) == 1 else ""
+    return mode if mode in _LOWER and len(image.getbands()) > 1 else ""
 
 
-def read_deep(file: BinaryIO, upper: Image.Image) -> Image.Image:
+def read_deep(file: BinaryIO, upper: Image.Image, mode: str) -> Image.Image:
     """Scales the colours of a file like greyscale of 16 bits, see `tones`.
 
     Args:
-        file: A PNG or TIFF file of several channels of 16 bits; its first page is read.
-        upper: What Pillow makes of it: the upper 8 bits.
+        file: A PNG or TIFF file; its first page is read.
+        upper: What Pillow makes of it, loaded: the upper 8 bits.
+        mode: From `deep_mode`.
 
     Returns:
         ``upper`` where the file uses enough of its range for display, else the picture (mode "RGB"
         or "RGBA") with its colours stretched.
-
-    Raises:
-        ValueError: If they have to be stretched, and OpenCV is missing or cannot decode the file.
     """
     colours = np.asarray(upper.convert("RGBA"))
     seen = colours[colours[..., 3] > 0][:, :3]
@@ -48,27 +56,36 @@ def read_deep(file: BinaryIO, upper: Image.Image) -> Image.Image:
     low, high = percentile_range(seen.ravel())
     if low == high or high - low >= SPAN_FOR_DISPLAY / 256:
         return upper
-    values = _decoded(file)
+    values = _values(np.asarray(upper), _unpacked(file, upper.format or "", _LOWER[mode]), mode)
     alpha = values[..., 3:]
     hidden = np.broadcast_to(alpha == 0, values[..., :3].shape) if alpha.size else None
-    shown = to_uint8(values[..., 2::-1], hidden)
-    if alpha.size:
-        shown = np.concatenate([shown, (alpha >> 8).astype(np.uint8)], axis=2)
-    return Image.fromarray(shown)
+    shown = to_uint8(values[..., :3], hidden)
+    return Image.fromarray(np.concatenate([shown, (alpha >> 8).astype(np.uint8)], axis=2))
 
 
-def _decoded(file: BinaryIO) -> np.ndarray[tuple[int, ...], np.dtype[np.uint16]]:
-    """Returns uint16 (H, W, 3 or 4) in OpenCV's order: blue, green, red, alpha."""
-    try:
-        import cv2  # type: ignore[import-untyped]
-    except ImportError as error:
-        raise ValueError(
-            "colours of 16 bits that use a corner of their range need OpenCV; "
-            f"pip install opencv-python-headless ({error})"
-        ) from error
+def _mode_of(tile: Any) -> str:
+    """Returns the unpacking that a part of a file asks for: the last of Pillow's four facts."""
+    arguments = tile[3]
+    return str(arguments[0] if isinstance(arguments, tuple) and arguments else arguments)
+
+
+def _unpacked(file: BinaryIO, form: str, mode: str) -> Values:
+    """Decodes a file once more, its bytes unpacked in another way."""
     file.seek(0)
-    values = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_UNCHANGED)
-    if values is None or values.dtype != np.uint16 or values.ndim != 3:
-        raise ValueError("its colours of 16 bits cannot be decoded; store it with 8 bits")
-    found: np.ndarray[tuple[int, ...], np.dtype[np.uint16]] = values
-    return found
+    with Image.open(file, formats=(form,)) as image:
+        tiles = []
+        for tile in image.tile:
+            arguments = (mode, *tile[3][1:]) if isinstance(tile[3], tuple) else mode
+            named = hasattr(tile, "_replace")  # in newer versions of Pillow
+            tiles.append(tile._replace(args=arguments) if named else (*tile[:3], arguments))
+        image.tile = tiles
+        return np.asarray(image)
+
+
+def _values(upper: Values, other: Values, mode: str) -> Values:
+    """Puts upper and lower bytes together: uint16 (H, W, 3 or 4)."""
+    if mode.startswith("LA"):  # other: upper and lower byte of grey, then of alpha
+        pairs = other.astype(np.uint16)
+        grey, alpha = pairs[..., 0] << 8 | pairs[..., 1], pairs[..., 2] << 8 | pairs[..., 3]
+        return np.stack([grey, grey, grey, alpha], axis=2)
+    return upper.astype(np.uint16) << 8 | other

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from lavis_msmedcap.common.errors import DataError
-from lavis_msmedcap.imaging.deep_colours import is_deep, read_deep
+from lavis_msmedcap.imaging.deep_colours import deep_mode, read_deep
 from lavis_msmedcap.imaging.limits import check_size
 from lavis_msmedcap.imaging.tones import to_uint8
 
@@ -58,9 +58,9 @@ def read_raster(file: BinaryIO, frame: int | None, max_pixels: int) -> Image.Ima
         if frame is not None:
             _seek(image, frame)
         check_size(*image.size, max_pixels)
-        deep = is_deep(image)
+        mode = deep_mode(image)
         image.load()
-        picture = read_deep(file, image) if deep and not frame else _as_positive(image)
+        picture = read_deep(file, image, mode) if mode and not frame else _as_positive(image)
         return to_rgb(_upright(picture, _orientation(image)))
 
 
@@ -96,7 +96,7 @@ def overlooked(image: Image.Image) -> str:
     Args:
         image: As opened; its pixels are decoded only if some may be transparent.
     """
-    if image.mode.startswith(("I", "F")) or is_deep(image):
+    if image.mode.startswith(("I", "F")) or deep_mode(image):
         return "of 16 bits"
     may_be_transparent = image.mode in _TRANSPARENT_MODES or "transparency" in image.info
     if may_be_transparent and image.convert("RGBA").getchannel("A").getextrema() != (255, 255):

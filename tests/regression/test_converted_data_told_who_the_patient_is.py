@@ -48,6 +48,7 @@ def with_thumbnail(data: bytes) -> bytes:
 SAVED: dict[str, tuple[str, dict[str, Any]]] = {
     "exif.jpg": ("RGB", {"exif": exif()}),
     "comment.jpg": ("L", {"comment": SECRET, "progressive": True}),
+    "restarts.jpg": ("RGB", {"comment": SECRET, "restart_marker_blocks": 1}),
     "profile.jpg": ("CMYK", {"icc_profile": SECRET}),
     "xmp.jpg": ("RGB", {"xmp": SECRET}),
     "text.png": ("RGB", {"pnginfo": text_chunks()}),
