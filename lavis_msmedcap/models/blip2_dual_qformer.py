@@ -425,6 +425,8 @@ class Blip2DualQformer(DualBranchModel):
         )
         if settings.get("load_finetuned"):
             model.load_checkpoint(settings["finetuned"])
+        else:
+            model.check_starting_points()
         model.warn_of_blank_norm()
         return model
 

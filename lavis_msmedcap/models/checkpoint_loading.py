@@ -28,16 +28,26 @@ from lavis_msmedcap.models.checkpoint_settings import (
     trained_facts,
     trained_settings,
 )
-from lavis_msmedcap.models.checkpoints import Checkpoint, find_checkpoint, read_any_checkpoint
+from lavis_msmedcap.models.checkpoints import (
+    Checkpoint,
+    find_checkpoint,
+    read_any_checkpoint,
+    read_notes,
+)
 from lavis_msmedcap.models.encoders.sam_weights import authors_sam_weights
 from lavis_msmedcap.models.frozen_marks import FROZEN, RESIZED, marks_of, odd_marks, read_marks
-from lavis_msmedcap.models.starting_points import told_origins, untrained_branches
+from lavis_msmedcap.models.starting_points import (
+    starting_points,
+    told_origins,
+    untrained_branches,
+)
 from lavis_msmedcap.models.vocabularies import (
     VOCABULARIES,
     Vocabulary,
     fingerprint,
     read_fingerprints,
 )
+from lavis_msmedcap.models.weight_files import locate
 from lavis_msmedcap.models.weights import (
     USUAL_CURE,
     ExpectedKeys,
@@ -85,11 +95,11 @@ def _warn_of_silence(checkpoint: Checkpoint, source: str) -> None:
         )
 
 
-def _warn_of_untrained(checkpoint: Checkpoint, source: str, branches: Collection[str]) -> None:
+def _warn_of_untrained(metadata: Mapping[str, str], source: str, branches: Collection[str]) -> None:
     """Says which branches of a stage 1 of ours were saved with random weights."""
-    if checkpoint.kind != OURS or checkpoint.metadata.get("arch") != STAGE1_ARCH:
+    if metadata.get("arch") != STAGE1_ARCH:
         return
-    for name in untrained_branches(trained_settings(checkpoint.metadata)):
+    for name in untrained_branches(trained_settings(metadata)):
         if name in branches:
             logger.warning(
                 "branch %s of %s was NEVER TRAINED: its training had model.branches.%s.train_on [] "
@@ -176,7 +186,7 @@ class CheckpointedModel(BaseModel):
     def _load_any(self, checkpoint: Checkpoint, source: str, expected: ExpectedKeys) -> None:
         """Loads a checkpoint of any kind."""
         _warn_of_silence(checkpoint, source)
-        _warn_of_untrained(checkpoint, source, self.branches)
+        _warn_of_untrained(checkpoint.metadata, source, list(self.branches))
         self._check_settings(checkpoint, source)
         self._check_vocabularies(checkpoint.metadata, source)
         self._check_frozen(checkpoint, source)
@@ -263,6 +273,17 @@ class CheckpointedModel(BaseModel):
                 f"not the one here ({len(odd)} of {len(shared)} tensors differ); set "
                 f"model.branches.{branch}.encoder.weights to {weights}"
             )
+
+    def check_starting_points(self) -> None:
+        """Compares the files that branches of stage 1 start from with what their headers tell.
+
+        Raises:
+            WeightsError: If one was trained with other words.
+        """
+        for name, point in starting_points(self.settings).items():
+            notes = {} if point.file is None else read_notes(locate(point.file))
+            self._check_vocabularies(notes, str(point.file))
+            _warn_of_untrained(notes, str(point.file), [name])
 
     def warn_of_blank_norm(self) -> None:
         """Says that no file gave the frozen layer norm behind the CLIP branch's ViT.

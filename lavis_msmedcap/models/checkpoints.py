@@ -134,6 +134,15 @@ def _read_head(path: Path) -> tuple[dict[str, str], dict[str, tuple[int, ...]]]:
         ) from error
 
 
+def read_notes(path: Path) -> dict[str, str]:
+    """Reads what a safetensors file says of itself; nothing of a PyTorch file.
+
+    Raises:
+        WeightsError: If the file is missing or damaged.
+    """
+    return _read_head(path)[0] if path.suffix == ".safetensors" else {}
+
+
 @dataclass(frozen=True)
 class Header:
     """What a safetensors checkpoint says before its values are read.

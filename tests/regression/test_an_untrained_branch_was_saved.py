@@ -82,8 +82,12 @@ def test_building_and_every_load_say_so(
     Blip2DualQformer.from_config(
         {**stage1_settings, "load_finetuned": True, "finetuned": str(file)}
     )
+    started = copy.deepcopy(stage1_settings)
+    for branch in started["branches"].values():
+        branch["init"] = str(file)
+    Blip2DualQformer.from_config(started)
     found = warnings()
-    assert len(found) == 2 * idle
+    assert len(found) == 3 * idle
     assert all(text.startswith(f"branch sam of {file} was NEVER TRAINED") for text in found)
     stage2_settings["branches"]["sam"] = None
     MSMedCap.from_config({**stage2_settings, "stage1": str(file)})

@@ -56,6 +56,11 @@ def test_stage_1_knows_its_words(
     cure = rf"set model\.qformer\.tokenizer to the tokenizer of the training \(there {there}\)"
     with pytest.raises(WeightsError, match=cure):
         Blip2DualQformer.from_config(with_words(reordered))
+    for branch in loaded["branches"].values():
+        branch["init"] = str(file)
+    Blip2DualQformer.from_config({**loaded, "load_finetuned": False})
+    with pytest.raises(WeightsError, match=cure):
+        Blip2DualQformer.from_config({**with_words(reordered), "load_finetuned": False})
     # captioning has no use for the text half
     words = {**stage2_settings["qformer"], "tokenizer": str(reordered)}
     MSMedCap.from_config({**stage2_settings, "qformer": words, "stage1": str(file)})
