@@ -30,12 +30,17 @@ examples:
 
 webdataset   roco-train-000000.tar … with 000000123.jpg and 000000123.json (captions, image_id,
              group_id, source, domain, split), and an index beside each. Any WebDataset program
-             reads them; here it is the data set webdataset_caption. Files that are plain JPEG, PNG
-             or WebP are copied byte for byte; DICOM, 16-bit, multi-frame and other images are
-             decoded as for training and stored as PNG. An interrupted conversion goes on where it
-             stopped when the same command is given again, and ends with the same bytes.
+             reads them; here it is the data set webdataset_caption. An interrupted conversion goes
+             on where it stopped when the same command is given again, and ends with the same bytes.
 lavis-json   roco_train.json, roco_val.json … as LAVIS' coco_caption builder reads them, with all
              references of val and test in roco_val_gt.json.
+
+JPEG, PNG and WebP files that every program shows alike are copied byte for byte, without the
+metadata (EXIF, XMP, comments, colour profiles, thumbnails) if they have any. DICOM, 16-bit,
+multi-frame, transparent, EXIF-rotated and other images are decoded as for training and stored as
+PNG, of which nothing but pixels remains. In shards, patients (group_id) are numbers unless
+--keep-group-ids is given; ids of articles stay. Image ids, which may come from file names, and
+captions are written as they are: see to it that they name nobody.
 
 A configuration is read as in training: its splits, filters, caps and windows count. A folder is
 taken whole, and its scans are stored with the default window of the image processors. Training
@@ -94,6 +99,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_positive,
         metavar="MIB",
         help="size of a shard, measured by the files that the images come from",
+    )
+    shards.add_argument(
+        "--keep-group-ids",
+        action="store_true",
+        help="write the ids of patients as they are, instead of numbers",
     )
     shards.add_argument("--seed", type=int, default=0, help="of the order (default 0)")
     lavis = parser.add_argument_group("lavis-json")
@@ -175,6 +185,7 @@ def _webdataset(args: argparse.Namespace, data: RunData, out: Path) -> Iterator[
         seed=args.seed,
         images=ImageSettings(args.max_side, args.reencode),
         reading=data.reading,
+        keep_group_ids=args.keep_group_ids,
     )
     try:
         report, shards = write_shards(

@@ -118,26 +118,34 @@ def leaks(records: Sequence[MedCapRecord], fingerprints: Fingerprints | None = N
 def group_key(record: MedCapRecord) -> str:
     """Returns the article or patient of a record so that it can be compared across data sets.
 
-    PMC ids, DOIs and long hashes mean the same everywhere, however they are written; any other id
-    ("patient 12") only within its data set. Where a record has no group, a PMC id at the start of
-    its own id or file name tells the article.
+    Ids that `public_key` knows mean the same everywhere; any other id ("patient 12") only within
+    its data set. Where a record has no group, a PMC id at the start of its own id or file name
+    tells the article.
 
     Returns:
         The key, empty if nothing is known.
     """
     group = (record.group_id or "").strip()
+    if group:
+        return public_key(group) or f"{record.source}: {group}"
+    names = (record.image_id, PurePosixPath(record.image).name)
+    article = next(filter(None, map(_PMC.match, names)), None)
+    return f"PMC{article[1]}" if article else ""
+
+
+def public_key(group: str) -> str:
+    """Returns a PMC id, DOI or long hash in one spelling, however it is written in ``group``.
+
+    Returns:
+        The key, empty for an id of any other kind.
+    """
     article = _PMC.search(group)
-    if not group:
-        names = (record.image_id, PurePosixPath(record.image).name)
-        article = next(filter(None, map(_PMC.match, names)), None)
     if article:
         return f"PMC{article[1]}"
     doi = _DOI.search(group)
     if doi:
         return doi.group().casefold()
-    if not group or _HASH.fullmatch(group):
-        return group
-    return f"{record.source}: {group}"
+    return group if _HASH.fullmatch(group) else ""
 
 
 def caption_key(caption: str) -> str:

@@ -1,4 +1,4 @@
-"""What is stored of an image: the bytes of its file untouched, or its pixels in a new file."""
+"""What is stored of an image: its file without metadata, or its pixels in a new file."""
 
 from __future__ import annotations
 
@@ -8,22 +8,24 @@ from typing import BinaryIO, NamedTuple
 
 from PIL import Image
 
+from lavis_msmedcap.data_convert.metadata import without_metadata
 from lavis_msmedcap.imaging.containers import read_byte_range, read_cell
 from lavis_msmedcap.imaging.dicom_head import HEAD_BYTES, is_dicom
 from lavis_msmedcap.imaging.nifti import is_nifti
 from lavis_msmedcap.imaging.places import ImagePlace, parse_place
-from lavis_msmedcap.imaging.raster import overlooked
+from lavis_msmedcap.imaging.raster import overlooked, read_raster
 from lavis_msmedcap.imaging.read import DEFAULTS, ReadOptions, read_image
 from lavis_msmedcap.imaging.views import make_sam_view
 
 COPIED = "copied byte for byte"
+STRIPPED = "copied without metadata"
 # what every reader of a data set can be expected to read, and to read alike
 _SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp"}
 _JPEG_QUALITY = 95
 
 
 class ImageSettings(NamedTuple):
-    """What to do with images beside copying them.
+    """What to do with images besides copying them.
 
     Attributes:
         max_side: Images with a longer side are scaled down to it, in pixels; None for never.
@@ -41,7 +43,7 @@ class StoredImage(NamedTuple):
     Attributes:
         data: Content of the file.
         suffix: Ending of its name, with the dot.
-        how: `COPIED`, or why and as what it is stored anew.
+        how: `COPIED`, `STRIPPED`, or why and as what it is stored anew.
     """
 
     data: bytes
@@ -53,6 +55,9 @@ def store_image(
     image: str, settings: ImageSettings, reading: ReadOptions = DEFAULTS
 ) -> StoredImage:
     """Decodes an image, which shows whether it is whole, and says what to store of it.
+
+    Whatever a file says besides its picture, such as a patient's name in its EXIF data, stays
+    where it is.
 
     Args:
         image: Its place.
@@ -67,11 +72,15 @@ def store_image(
     """
     picture = read_image(image, reading)
     place = parse_place(image)
-    reason, suffix = _look(place)
+    reason, form = _look(place)
     too_large = settings.max_side is not None and max(picture.size) > settings.max_side
     if not (reason or too_large or settings.reencode):
         with _open(place) as file:
-            return StoredImage(file.read(), suffix, COPIED)
+            data = file.read()
+        bare = _bare(data, form, picture)
+        if bare is not None:
+            return StoredImage(bare, _SUFFIXES[form], COPIED if bare == data else STRIPPED)
+        reason = f"{form} of a form that cannot be copied without metadata"
     if settings.max_side is not None and too_large:
         picture = scale_down(picture, settings.max_side)
         reason = f"scaled down to {settings.max_side} px"
@@ -99,8 +108,20 @@ def scale_down(picture: Image.Image, side: int) -> Image.Image:
     return Image.fromarray(view[:, :height, :width].permute(1, 2, 0).contiguous().numpy())
 
 
+def _bare(data: bytes, form: str, picture: Image.Image) -> bytes | None:
+    """Takes the metadata out of a file; None if that fails, or shows another picture."""
+    try:
+        bare = without_metadata(data, form)
+        if bare == data:
+            return data
+        same = read_raster(io.BytesIO(bare), None, picture.width * picture.height)
+    except (OSError, SyntaxError, ValueError):  # SyntaxError: of Pillow about damaged files
+        return None
+    return bare if same.tobytes() == picture.tobytes() else None
+
+
 def _look(place: ImagePlace) -> tuple[str, str]:
-    """Returns why an image cannot be copied, empty if it can, and the suffix of its format."""
+    """Returns why an image cannot be copied, empty if it can, and its format."""
     if place.kind in ("frame", "slice") or is_nifti(place.file):
         return f"{place.kind or 'slice'} of a {Path(place.file).suffix} file", ""
     with _open(place) as file:
@@ -114,7 +135,7 @@ def _look(place: ImagePlace) -> tuple[str, str]:
         return form, ""
     if frames > 1:
         return f"{form} of several frames", ""
-    return (f"{form} {odd}", "") if odd else ("", _SUFFIXES[form])
+    return (f"{form} {odd}", "") if odd else ("", form)
 
 
 def _open(place: ImagePlace) -> BinaryIO:
@@ -129,8 +150,8 @@ def _open(place: ImagePlace) -> BinaryIO:
 def _encode(picture: Image.Image, kind: str) -> bytes:
     """Writes pixels to a file in memory; what is grey in all of them, as grey."""
     red, green, blue = picture.split()
-    if red.tobytes() == green.tobytes() == blue.tobytes():
-        picture = red
+    picture = red if red.tobytes() == green.tobytes() == blue.tobytes() else picture.copy()
+    picture.info.clear()  # Pillow would write comments and profiles of the old file
     buffer = io.BytesIO()
     if kind == "jpeg":
         picture.save(buffer, "JPEG", quality=_JPEG_QUALITY, subsampling=0)

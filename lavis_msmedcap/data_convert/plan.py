@@ -17,12 +17,13 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from lavis_msmedcap.common.errors import DataError
+from lavis_msmedcap.data_convert.groups import number_groups
 from lavis_msmedcap.data_convert.images import ImageSettings
 from lavis_msmedcap.datasets.records import MedCapRecord
 from lavis_msmedcap.imaging.places import ImagePlace, parse_place
 from lavis_msmedcap.imaging.read import DEFAULTS, ReadOptions
 
-_VERSION = 1  # of what is written for a plan; another one makes finished shards out of date
+_VERSION = 2  # of what is written for a plan; another one makes finished shards out of date
 _OVERHEAD = 2048  # bytes of a sample beside its image: two headers, padding, a short JSON member
 _ASKING = 16  # files asked for their size at a time: on a network drive most of it is waiting
 _CHUNK = 64
@@ -41,6 +42,7 @@ class ShardSettings:
         images: What is done to images.
         reading: Windows and limits that images are read with, by (source, split), where not by
             default.
+        keep_group_ids: Write the ids of patients instead of numbers, see `number_groups`.
     """
 
     samples: int = 1000
@@ -48,6 +50,7 @@ class ShardSettings:
     seed: int = 0
     images: ImageSettings = field(default_factory=ImageSettings)
     reading: Mapping[tuple[str, str], ReadOptions] = field(default_factory=dict)
+    keep_group_ids: bool = False
 
     def reading_of(self, record: MedCapRecord) -> ReadOptions:
         """Returns how the image of a record is read."""
@@ -109,10 +112,12 @@ def plan_shards(records: Iterable[MedCapRecord], settings: ShardSettings) -> lis
     Raises:
         DataError: If a name cannot be part of a file name, or there is no record.
     """
-    parts = by_part(records)
+    parts = {part: _shuffled(members, settings.seed) for part, members in by_part(records).items()}
+    if not settings.keep_group_ids:
+        parts = number_groups(parts)
     shards = []
     for (source, split), members in parts.items():
-        pieces = _measured(_shuffled(members, settings.seed))
+        pieces = _measured(members)
         groups = list(_cut(pieces, settings))
         for count, group in enumerate(groups):
             name = f"{source}-{split}-{count:06d}"

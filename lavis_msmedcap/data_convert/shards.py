@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from lavis_msmedcap.common.errors import BadImageError, DataError
 from lavis_msmedcap.common.whole_files import PART, whole_file
+from lavis_msmedcap.data_check.leaks import public_key
 from lavis_msmedcap.data_convert.images import store_image
 from lavis_msmedcap.data_convert.plan import Piece, Shard, ShardSettings, plan_shards
 from lavis_msmedcap.data_convert.report import ConvertReport, show_bytes
@@ -70,6 +71,7 @@ def write_shards(
         DataError: If the folder holds something else, another process writes to it, or the disk is
             too small.
     """
+    records = list(records)
     shards = plan_shards(records, settings)
     out.mkdir(parents=True, exist_ok=True)
     with _alone_in(out):
@@ -79,6 +81,7 @@ def write_shards(
         _write_all(todo, out, settings, on_bad, workers, progress)
         report = _report(shards, out)
         report.kept = len(shards) - len(todo)
+        report.notes += _about_numbers(records, shards)
         report.write(out)
     return report, shards
 
@@ -272,6 +275,18 @@ def _description(record: MedCapRecord) -> bytes:
         "split": record.split,
     }
     return json.dumps(facts).encode("ascii")
+
+
+def _about_numbers(records: Sequence[MedCapRecord], shards: Sequence[Shard]) -> Iterator[str]:
+    """Says that patients have become numbers, if they have."""
+    own = {record.group_id for record in records}
+    written = {piece.record.group_id for shard in shards for piece in shard.pieces}
+    numbers = sorted(group for group in written - own if group and not public_key(group))
+    if numbers:
+        yield (
+            f"{len(numbers):,} patients (group_id) are written as numbers, such as {numbers[0]}; "
+            "--keep-group-ids writes their ids"
+        )
 
 
 def _report(shards: Sequence[Shard], out: Path) -> ConvertReport:

@@ -1,0 +1,47 @@
+"""Patients in what is handed on: numbers instead of ids."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from lavis_msmedcap.data_check.leaks import public_key
+from lavis_msmedcap.datasets.records import MedCapRecord
+
+Parts = Mapping[tuple[str, str], Sequence[MedCapRecord]]
+
+
+def number_groups(parts: Parts) -> dict[tuple[str, str], list[MedCapRecord]]:
+    """Replaces the ids of groups by numbers, so that images of one patient still belong together.
+
+    Ids of articles are public and stay, in one spelling. A number cannot be turned back into an id
+    by trying all of them, as a hash could.
+
+    Args:
+        parts: Records by (source, split). Numbers follow their order, part by part by name; a
+            group has the same number in all splits of its source.
+
+    Returns:
+        The records in the same order: a group becomes ``PMC123`` or ``<source>-<number>``.
+    """
+    numbers: dict[tuple[str, str], str] = {}
+    counts: dict[str, int] = {}
+    for source, split in sorted(parts):
+        for record in parts[source, split]:
+            group = record.group_id
+            if group is None or (source, group) in numbers:
+                continue
+            name = public_key(group.strip())
+            if not name:
+                counts[source] = counts.get(source, 0) + 1
+                name = f"{source}-{counts[source]}"
+            numbers[source, group] = name
+    return {
+        (source, split): [
+            record
+            if record.group_id is None
+            else replace(record, group_id=numbers[source, record.group_id])
+            for record in records
+        ]
+        for (source, split), records in parts.items()
+    }
