@@ -30,8 +30,9 @@ examples:
 
 webdataset   roco-train-000000.tar … with 000000123.jpg and 000000123.json (captions, image_id,
              group_id, source, domain, split), and an index beside each. Any WebDataset program
-             reads them; here it is the data set webdataset_caption. An interrupted conversion goes
-             on where it stopped when the same command is given again, and ends with the same bytes.
+             reads them; here webdataset_caption does: a run configuration that reads them is
+             printed at the end. An interrupted conversion goes on where it stopped when the same
+             command is given again, and ends with the same bytes.
 lavis-json   roco_train.json, roco_val.json … as LAVIS' coco_caption builder reads them, with all
              references of val and test in roco_val_gt.json.
 
@@ -177,6 +178,7 @@ def _webdataset(args: argparse.Namespace, data: RunData, out: Path) -> Iterator[
     from lavis_msmedcap.data_convert.check import check_shards
     from lavis_msmedcap.data_convert.images import ImageSettings
     from lavis_msmedcap.data_convert.plan import ShardSettings
+    from lavis_msmedcap.data_convert.sections import shard_sections
     from lavis_msmedcap.data_convert.shards import write_shards
 
     settings = ShardSettings(
@@ -206,7 +208,14 @@ def _webdataset(args: argparse.Namespace, data: RunData, out: Path) -> Iterator[
         yield f"{report.kept:,} shards were finished before and kept"
     compared = check_shards(shards, out, settings)
     yield f"read back {compared:,} samples: captions, ids and images are the same"
-    yield f"use them with --options datasets.webdataset_caption.build_info.root={out}"
+    if args.place.endswith((".yaml", ".yml")):
+        yield "the same run on them is this configuration; what is set about ratios, processors and"
+        yield "bad images of the old sections, and by --options, is to be set again:"
+        names = [report.name for report in data.reports]
+        yield from shard_sections(shards, out, resolve_path(args.place), names)
+    else:
+        yield "use them in a run configuration with"
+        yield from shard_sections(shards, out)
 
 
 def _lavis_json(args: argparse.Namespace, data: RunData, out: Path) -> Iterator[str]:
