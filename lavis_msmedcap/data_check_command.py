@@ -41,7 +41,7 @@ saved again, scaled or recoloured. --fix lets train yield to val and test, and v
 lose no image by a leak, only those that cannot be read, are of one single value, or stand in the
 test set twice.
 
-What is found out about an image is kept in the cache, so that a second check is quick; after
+What is found out about a sound image is kept in the cache, so that a second check is quick; after
 Ctrl-C the same command goes on where it was.
 
 exit code: 0 clean, 1 problems that hurt a training or its figures, 2 wrong input

@@ -48,7 +48,11 @@ def default_path() -> Path:
 
 
 class FactsCache:
-    """Facts by image, valid as long as the image's file keeps its size and time.
+    """Facts by sound image, valid as long as the image's file keeps its size and time.
+
+    Images that could not be read are looked at anew each time: a package that was missing, a
+    network drive that was away or a full memory may have been the reason, and none of them changes
+    the file.
 
     What another version of this package or of Pillow found is forgotten, since it may have decoded
     otherwise. A file that is damaged is begun anew, and without a place to write to, the facts are
@@ -82,8 +86,12 @@ class FactsCache:
     def store(
         self, found: Iterable[tuple[str, Stamp, ImageFacts]], options: ReadOptions = DEFAULTS
     ) -> None:
-        """Keeps facts; they are on disk when this returns."""
-        rows = [(_key(image, options), *stamp, *_values(facts)) for image, stamp, facts in found]
+        """Keeps the facts of sound images; they are on disk when this returns."""
+        rows = [
+            (_key(image, options), *stamp, *_values(facts))
+            for image, stamp, facts in found
+            if not facts.problem
+        ]
         try:
             with self._database:
                 self._database.executemany(_ROW, rows)

@@ -36,7 +36,7 @@ def test_workers_do_not_change_what_is_found(tmp_path):
     assert alone == {name: examine(name) for name in names}
 
 
-def test_a_second_scan_looks_only_at_what_changed(tmp_path, monkeypatch):
+def test_a_second_scan_looks_only_at_what_changed_or_could_not_be_read(tmp_path, monkeypatch):
     names = tree(tmp_path / "roco")
     path = tmp_path / "cache" / "images.sqlite"
     first = FactsCache(path)
@@ -49,12 +49,18 @@ def test_a_second_scan_looks_only_at_what_changed(tmp_path, monkeypatch):
     )
     truncated = next(name for name in names if before[name].problem == TRUNCATED)
     put(Path(truncated), jpeg_bytes(picture(5)))
+    changed = next(name for name in names if not before[name].problem)
+    put(Path(changed), jpeg_bytes(picture(6)))
+    unreadable = {name for name in names if before[name].problem not in ("", MISSING)}
     second = FactsCache(path)
     after = scan(names, second, workers=1)
     second.close()
-    assert looked_at == [truncated]
+    assert set(looked_at) == {changed, *unreadable}
+    assert len(looked_at) == len(set(looked_at))
     assert after[truncated].problem == ""
-    assert {**after, truncated: before[truncated]} == before
+    assert after[changed] == examine(changed) != before[changed]
+    kept = set(names) - {changed, truncated}
+    assert all(after[name] == before[name] for name in kept)
 
 
 def test_facts_of_another_version_are_forgotten(tmp_path, monkeypatch):
