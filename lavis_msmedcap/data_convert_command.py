@@ -112,7 +112,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--images",
         choices=("keep", "copy"),
         default="keep",
-        help="name the images where they are (default), or copy them to OUT/images, named by id",
+        help="name the images where they are (default), or copy them to OUT/images, named by id; "
+        "what an id has of slashes, blanks and the like becomes _",
     )
     train.add_options_argument(parser)
 

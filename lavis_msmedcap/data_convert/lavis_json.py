@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +24,7 @@ from lavis_msmedcap.data_convert.images import (
     store_image,
     why_not_plain,
 )
-from lavis_msmedcap.data_convert.plan import by_part, safe_part
+from lavis_msmedcap.data_convert.plan import by_part
 from lavis_msmedcap.data_convert.report import ConvertReport
 from lavis_msmedcap.datasets.records import MedCapRecord
 from lavis_msmedcap.imaging.places import parse_place
@@ -31,6 +32,8 @@ from lavis_msmedcap.imaging.read import DEFAULTS, ReadOptions, read_image
 
 KEEP, COPY = "keep", "copy"
 IMAGES = "images"
+_UNSAFE = re.compile(r"[^A-Za-z0-9_.-]+")
+_LONGEST_NAME = 180  # characters; most file systems take 255 bytes
 _CHUNK = 256  # images in flight at a time, so that memory does not grow with the data
 
 
@@ -60,7 +63,7 @@ def write_lavis_json(
         records: Images of any data sets and splits.
         out: Folder for the files, made if it is not there.
         images: "keep" names the images where they are, which takes files that LAVIS can read;
-            "copy" puts all of them below ``out/images/``, named by their ids.
+            "copy" puts all of them below ``out/images/``, named by `file_names`.
         settings: What is done to copied images.
         reading: Windows and limits that images are read with, by (source, split), where not by
             default.
@@ -71,8 +74,7 @@ def write_lavis_json(
 
     Raises:
         BadImageError: If an image is broken and not ``skip_bad``.
-        DataError: If files are there already, an id cannot be a file name, or images cannot be
-            named in place.
+        DataError: If files are there already, or images cannot be named in place.
     """
     parts = by_part(records)
     out.mkdir(parents=True, exist_ok=True)
@@ -111,6 +113,22 @@ def stock_image_id(name: str) -> str:
     It strips the letters of ".jpg" from both ends, and takes what follows the last underscore.
     """
     return name.split("/")[-1].strip(".jpg").split("_")[-1]
+
+
+def file_names(image_ids: Iterable[str]) -> Iterator[str]:
+    """Yields a name without ending for each id, such as ``images_ct_001`` for images/ct_001.
+
+    Names lead nowhere else, and differ even where upper and lower case do not.
+    """
+    following: dict[str, int] = {}
+    for image_id in image_ids:
+        stem = _UNSAFE.sub("_", image_id).lstrip(".-")[:_LONGEST_NAME] or "image"
+        name = stem
+        while name.lower() in following:
+            following[stem.lower()] += 1
+            name = f"{stem}-{following[stem.lower()]}"
+        following[name.lower()] = 1
+        yield name
 
 
 def _files(out: Path, source: str, split: str) -> list[Path]:
@@ -162,22 +180,16 @@ def _copy_images(
     workers: int,
 ) -> Iterator[_Written]:
     """Puts the images below ``out/images/<source>/<split>/``."""
-    twice = [name for name, n in Counter(r.image_id.lower() for r in records).items() if n > 1]
-    if twice:
-        raise DataError(
-            f"{len(twice):,} image ids of {records[0].source} ({records[0].split}) occur twice, "
-            f"for example {twice[0]}; files named by them would replace each other"
-        )
     folder = Path(records[0].source) / records[0].split
     (out / IMAGES / folder).mkdir(parents=True, exist_ok=True)
+    names = dict(zip(map(id, records), file_names(record.image_id for record in records)))
 
     def copy(record: MedCapRecord) -> _Written:
-        name = safe_part(record.image_id, "image id")
         try:
             stored = store_image(record.image, settings, reading)
         except BadImageError as error:
             return _broken(record, error, skip_bad)
-        path = folder / f"{name}{stored.suffix}"
+        path = folder / f"{names[id(record)]}{stored.suffix}"
         with whole_file(out / IMAGES / path) as file:
             file.write(stored.data)
         return _Written(path.as_posix(), stored.how)
