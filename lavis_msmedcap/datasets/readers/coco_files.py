@@ -16,15 +16,22 @@ def coco_files(place: Path) -> list[Path]:
     """Returns the files with captions in COCO's, LAVIS' or Karpathy's form; none if there are none.
 
     Args:
-        place: Such a file, or a folder that holds some, or holds ``annotations/``.
+        place: Such a file, or a folder that holds some, or holds ``annotations/``; files such as
+            ``roco_val_gt.json``, which repeats ``roco_val.json``, are left out of a folder.
     """
     if place.is_file():
         return [place] if place.suffix == ".json" and _begins_as_coco(place) else []
     folders = (place / "annotations", place)
     found = [path for folder in folders for path in sorted(folder.glob("*.json"))]
     named = [p for p in found if "caption" in p.name or "karpathy" in p.name or _is_lavis_list(p)]
-    own = [path for path in named if not _is_own_list(path)]
+    own = [path for path in named if not (_is_own_list(path) or _is_references(path))]
     return own or [path for path in found if is_karpathy(path)]
+
+
+def _is_references(path: Path) -> bool:
+    """Tells whether a file repeats the references of another one, for COCO's scorer."""
+    stem = path.stem.removesuffix("_gt")
+    return stem != path.stem and path.with_name(f"{stem}.json").is_file()
 
 
 def _begins_as_coco(path: Path) -> bool:
