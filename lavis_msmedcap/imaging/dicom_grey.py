@@ -19,6 +19,8 @@ except ImportError:  # pydicom 2.4
 
 Array = npt.NDArray[Any]
 
+_SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"  # and its multi-frame kinds
+
 
 def grey_to_uint8(stored: Array, dataset: Dataset, window: Window) -> npt.NDArray[np.uint8]:
     """Shows a frame as a viewer would.
@@ -94,9 +96,16 @@ def _check_index(index: int, count: int) -> None:
 
 
 def _is_hounsfield(dataset: Dataset) -> bool:
-    """CT is in Hounsfield units where nothing else is said."""
+    """CT is in Hounsfield units where nothing else is said.
+
+    Not so what shows a screen with a CT (secondary capture), nor values that cannot be negative.
+    """
     kind = str(dataset.get("RescaleType", "")).strip()
-    return kind == "HU" or (dataset.get("Modality") == "CT" and kind in ("", "US"))
+    if kind == "HU":
+        return True
+    captured = str(dataset.get("SOPClassUID", "")).startswith(_SECONDARY_CAPTURE)
+    signed = dataset.get("RescaleIntercept") is not None or dataset.get("PixelRepresentation") == 1
+    return dataset.get("Modality") == "CT" and signed and not captured and kind in ("", "US")
 
 
 def _padding(stored: Array, dataset: Dataset) -> npt.NDArray[np.bool_]:
@@ -105,9 +114,20 @@ def _padding(stored: Array, dataset: Dataset) -> npt.NDArray[np.bool_]:
     if value is None:
         return np.zeros(stored.shape, np.bool_)
     limit = dataset.get("PixelPaddingRangeLimit", value)
-    low, high = sorted((int(value), int(limit)))
+    low, high = sorted((_as_stored(value, stored), _as_stored(limit, stored)))
     found: npt.NDArray[np.bool_] = (stored >= low) & (stored <= high)
     return found
+
+
+def _as_stored(value: Any, stored: Array) -> int:
+    """Reads a padding value as the pixels are: some devices write -2000 as 63536, unsigned."""
+    number = int(value)
+    if stored.dtype.kind not in "iu":
+        return number
+    span = 1 << (8 * stored.dtype.itemsize)
+    if stored.dtype.kind == "i" and span // 2 <= number < span:
+        return number - span
+    return number + span if stored.dtype.kind == "u" and -span // 2 <= number < 0 else number
 
 
 def _numbers(value: Any) -> list[float]:

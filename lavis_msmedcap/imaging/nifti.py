@@ -6,6 +6,8 @@ left of the picture, the front of the body is at the top.
 
 from __future__ import annotations
 
+import functools
+import logging
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,9 @@ from PIL import Image
 from lavis_msmedcap.imaging.limits import check_size
 from lavis_msmedcap.imaging.pixel_aspect import square_pixels
 from lavis_msmedcap.imaging.tones import stretch, to_uint8
-from lavis_msmedcap.imaging.windows import Window, linear_range
+from lavis_msmedcap.imaging.windows import PRESETS, Window, linear_range
+
+logger = logging.getLogger(__name__)
 
 SUFFIXES = (".nii", ".nii.gz")
 _INFERIOR_TO_SUPERIOR = 2  # of the axes right, anterior, superior
@@ -35,7 +39,8 @@ def read_nifti(path: str, index: int | None, window: Window, max_pixels: int) ->
     Args:
         path: A ``.nii`` or ``.nii.gz`` file.
         index: Slice counted from the feet, from 0; None takes the middle.
-        window: Applies where it has a center and width; a file of this kind names no unit.
+        window: Applies where it has a center and width. A file of this kind names no unit, so that
+            a preset changes nothing, which is told once.
         max_pixels: Largest accepted size of the slice.
 
     Returns:
@@ -84,6 +89,8 @@ def read_nifti(path: str, index: int | None, window: Window, max_pixels: int) ->
 def _to_grey(values: npt.NDArray[np.generic], header: Any, window: Window) -> npt.NDArray[np.uint8]:
     if np.iscomplexobj(values) or values.dtype.names:
         raise ValueError(f"the volume holds {values.dtype}; expected one number per voxel")
+    if window.preset is not None:
+        _warn_of_preset(window.preset)
     chosen = window.chosen(hounsfield=False)
     if chosen is not None:
         return stretch(values, *linear_range(*chosen))
@@ -91,3 +98,16 @@ def _to_grey(values: npt.NDArray[np.generic], header: Any, window: Window) -> np
     if np.isfinite([low, high]).all() and high > low:
         return stretch(values, low, high)
     return to_uint8(values)
+
+
+@functools.cache
+def _warn_of_preset(preset: str) -> None:
+    """Says once in a process that a preset is not applied."""
+    center, width = PRESETS[preset]
+    logger.warning(
+        "window.preset=%s is not applied to NIfTI volumes, which do not say whether their values "
+        "are Hounsfield units. If they are, give window: {center: %g, width: %g}",
+        preset,
+        center,
+        width,
+    )

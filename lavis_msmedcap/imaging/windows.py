@@ -30,8 +30,8 @@ class Window:
 
     Attributes:
         index: Which of the windows that the file names, counted from 0.
-        preset: Name of `PRESETS`; it applies to images in Hounsfield units, others take their own
-            window.
+        preset: Name of `PRESETS`; it applies to DICOM files in Hounsfield units. Others, and NIfTI,
+            take their own window.
         center: Value that becomes middle grey, with ``width``: for all greyscale images.
         width: Distance from black to white.
 
