@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from lavis_msmedcap.common.errors import DataError
+from lavis_msmedcap.imaging.deep_colours import deep_mode, read_deep
 from lavis_msmedcap.imaging.limits import check_size
 from lavis_msmedcap.imaging.tones import to_uint8
 
@@ -57,8 +58,10 @@ def read_raster(file: BinaryIO, frame: int | None, max_pixels: int) -> Image.Ima
         if frame is not None:
             _seek(image, frame)
         check_size(*image.size, max_pixels)
+        mode = deep_mode(image)
         image.load()
-        return to_rgb(_upright(_as_positive(image)))
+        picture = read_deep(file, image, mode) if mode and not frame else _as_positive(image)
+        return to_rgb(_upright(picture, _orientation(image)))
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -91,9 +94,9 @@ def overlooked(image: Image.Image) -> str:
     """Says what a program that knows 8-bit RGB only would show otherwise; "" for plain pictures.
 
     Args:
-        image: A Pillow image; its pixels are decoded only if some may be transparent.
+        image: As opened; its pixels are decoded only if some may be transparent.
     """
-    if image.mode.startswith(("I", "F")):
+    if image.mode.startswith(("I", "F")) or deep_mode(image):
         return "of 16 bits"
     may_be_transparent = image.mode in _TRANSPARENT_MODES or "transparency" in image.info
     if may_be_transparent and image.convert("RGBA").getchannel("A").getextrema() != (255, 255):
@@ -125,9 +128,8 @@ def _as_positive(image: Image.Image) -> Image.Image:
     return positive
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    """Turns a picture the way up that its EXIF data ask for; it needs no open file any more."""
-    orientation = _orientation(image)
+def _upright(image: Image.Image, orientation: int) -> Image.Image:
+    """Turns a picture the way up that EXIF data ask for; it needs no open file any more."""
     if orientation in _UPRIGHT:
         return image.transpose(_UPRIGHT[orientation])
     # the pixels of a file of one frame are all there; others are decoded on demand

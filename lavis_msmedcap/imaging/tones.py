@@ -20,7 +20,7 @@ Pixels = npt.NDArray[np.uint8]
 PERCENTILES = (0.5, 99.5)
 _DEEPEST = 65535
 # raw values of 12 or 14 bits span less of a 16-bit file
-_SPAN_FOR_DISPLAY = _DEEPEST / 4
+SPAN_FOR_DISPLAY = _DEEPEST / 4
 # percentiles are taken of evenly spaced values, about this many
 _SAMPLE = 1_000_000
 
@@ -33,11 +33,12 @@ def to_uint8(values: Values, padding: npt.NDArray[np.bool_] | None = None) -> Pi
     percentiles 0.5 and 99.5.
 
     Args:
-        values: (H, W) integers or floats.
-        padding: bool (H, W), what is no part of the picture; it becomes black and does not count.
+        values: (H, W) or (H, W, C) integers or floats.
+        padding: bool of the same shape, what is no part of the picture; it becomes black and does
+            not count.
 
     Returns:
-        uint8 (H, W). What is not a finite number is black.
+        uint8 of the same shape. What is not a finite number is black.
     """
     inside = np.isfinite(values)
     if padding is not None:
@@ -89,6 +90,6 @@ def _range(values: Values) -> tuple[float, float]:
     if not whole and low >= 0 and high <= 1:
         return 0.0, 1.0
     darkest, brightest = percentile_range(values)
-    if whole and low >= 0 and high <= _DEEPEST and brightest - darkest >= _SPAN_FOR_DISPLAY:
+    if whole and low >= 0 and high <= _DEEPEST and brightest - darkest >= SPAN_FOR_DISPLAY:
         return 0.0, float(_DEEPEST)
     return darkest, brightest
