@@ -6,7 +6,9 @@ import os
 import re
 import threading
 from collections import OrderedDict
-from typing import Any, NamedTuple
+from typing import Any
+
+from lavis_msmedcap.imaging.parquet_copies import ColumnKey, copied_column
 
 _RANGE = re.compile(r"(\d+)\+(\d+)")
 _CELL = re.compile(r"(\d+)@(.+)", re.DOTALL)
@@ -44,7 +46,8 @@ def read_cell(path: str, value: str) -> bytes:
     """Reads a picture from a parquet file.
 
     A cell holds the encoded picture, or a struct with the field "bytes", as the datasets library
-    writes it. Row groups are kept in memory, the last used 256 MB of each process.
+    writes it. Row groups are kept in memory, the last used 256 MB of each process; those above
+    64 MB are copied once to the cache folder, see `lavis_msmedcap.imaging.parquet_copies`.
 
     Args:
         path: The parquet file.
@@ -72,17 +75,11 @@ def read_cell(path: str, value: str) -> bytes:
     return cell
 
 
-class _Key(NamedTuple):
-    path: str
-    changed: int  # nanoseconds: a file written anew is another file
-    group: int
-    column: str
-
-
 class _RowGroups:
     """Columns of row groups of parquet files, the last used ones kept.
 
     A row cannot be read alone: its group is decompressed as a whole, so that neighbours come free.
+    That does not do for files of one large group, as many programs write them.
     """
 
     def __init__(self) -> None:
@@ -93,7 +90,7 @@ class _RowGroups:
     def _forget(self) -> None:
         self._lock = threading.Lock()
         self._files: OrderedDict[tuple[str, int], Any] = OrderedDict()
-        self._columns: OrderedDict[_Key, Any] = OrderedDict()
+        self._columns: OrderedDict[ColumnKey, Any] = OrderedDict()
 
     def cell(self, path: str, row: int, column: str) -> Any:
         """Returns a cell as a Python value."""
@@ -107,7 +104,7 @@ class _RowGroups:
             for group in range(file.num_row_groups):
                 count = file.metadata.row_group(group).num_rows
                 if row < first + count:
-                    values = self._column(file, _Key(path, changed, group, column))
+                    values = self._column(file, ColumnKey(path, changed, group, column))
                     return values[row - first].as_py()
                 first += count
             raise ValueError(f"no row {row}; the file has {first}, counted from 0")
@@ -127,11 +124,9 @@ class _RowGroups:
         self._files.move_to_end((path, changed))
         return self._files[path, changed]
 
-    def _column(self, file: Any, key: _Key) -> Any:
+    def _column(self, file: Any, key: ColumnKey) -> Any:
         if key not in self._columns:
-            # one thread: pools of threads do not survive the fork of a loader's workers
-            table = file.read_row_group(key.group, columns=[key.column], use_threads=False)
-            self._columns[key] = table.column(key.column)
+            self._columns[key] = copied_column(file, key) or _loaded_column(file, key)
             while len(self._columns) > 1 and self._size() > _CACHE_BYTES:
                 self._columns.popitem(last=False)
         self._columns.move_to_end(key)
@@ -139,6 +134,12 @@ class _RowGroups:
 
     def _size(self) -> int:
         return sum(column.nbytes for column in self._columns.values())
+
+
+def _loaded_column(file: Any, key: ColumnKey) -> Any:
+    # one thread: pools of threads do not survive the fork of a loader's workers
+    table = file.read_row_group(key.group, columns=[key.column], use_threads=False)
+    return table.column(key.column)
 
 
 _row_groups = _RowGroups()
