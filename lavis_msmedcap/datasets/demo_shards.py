@@ -22,7 +22,8 @@ def ensure_demo_shards() -> None:
     """
     if is_main_process():
         folder = find_place("phantom:shards/roco", cache_root())
-        write_shards(_records(), folder, ShardSettings(samples=_SAMPLES))
+        # those of an older version of this package give way
+        write_shards(_records(), folder, ShardSettings(samples=_SAMPLES), overwrite=True)
     barrier()
 
 
