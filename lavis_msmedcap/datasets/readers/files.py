@@ -182,7 +182,7 @@ def usable_captions(
         captions: Of one image.
         notes: Where to count captions with half characters, which `whole_text` replaces.
     """
-    usable = {}
+    usable: dict[str, None] = {}
     for text in captions:
         if isinstance(text, str) and text.strip():
             whole = whole_text(text.strip())
