@@ -145,13 +145,22 @@ def _add(
 ) -> None:
     from lavis.common.registry import registry
 
+    from lavis_msmedcap.datasets.builders.foreign import read_foreign_records
+
     builder_cls = registry.get_builder_class(name)
-    if not hasattr(builder_cls, "read_records"):
-        data.notes.append(f"datasets.{name} is of LAVIS and has no records to check")
-        return
-    builder = builder_cls(config.datasets_cfg[name])
+    section = config.datasets_cfg[name]
     report = ReadReport(name)
-    for records in builder.read_records(report, keep_missing=not to_store).values():
+    if hasattr(builder_cls, "read_records"):
+        found = builder_cls(section).read_records(report, keep_missing=not to_store)
+    else:
+        found = read_foreign_records(name, builder_cls, section, report)
+    if found is None:
+        data.notes.append(
+            f"datasets.{name} has no records to check: LAVIS would have to download its files, or "
+            "its builder does not tell its images without loading them"
+        )
+        return
+    for records in found.values():
         data.records += [record for record in records if record not in taken]
         taken.update(records)
     data.reports.append(report)

@@ -2,6 +2,10 @@
 
 A run needs more of a sample than LAVIS' datasets give: its domain, an identifier that is text, the
 references of an image that is evaluated. What they lack is taken from their annotations.
+
+LAVIS' own caption datasets open images with bare Pillow, to which a 16-bit picture is white and an
+EXIF orientation nothing. Where an image processor of this package stands behind them, it reads the
+file itself, and theirs is not asked. Datasets of others open their images as they please.
 """
 
 from __future__ import annotations
@@ -15,6 +19,9 @@ from typing import Any
 
 import torch
 from lavis.datasets.builders.base_dataset_builder import BaseDatasetBuilder
+from lavis.datasets.datasets.caption_datasets import CaptionDataset, CaptionEvalDataset
+from lavis.datasets.datasets.coco_caption_datasets import COCOCapEvalDataset, NoCapsEvalDataset
+from lavis.datasets.datasets.image_text_pair_datasets import ImageTextPairDataset
 from omegaconf import OmegaConf
 from PIL import Image
 from torch.utils.data import Dataset
@@ -24,6 +31,8 @@ from lavis_msmedcap.common.errors import BadImageError, ConfigError, DataError
 from lavis_msmedcap.datasets.builders.base import MedCapBuilder, locate, plain
 from lavis_msmedcap.datasets.collate import collate
 from lavis_msmedcap.datasets.readers.files import usable_captions
+from lavis_msmedcap.datasets.readers.report import ReadReport
+from lavis_msmedcap.datasets.readers.selection import merge_repeated
 from lavis_msmedcap.datasets.records import MedCapRecord
 from lavis_msmedcap.datasets.skipping import (
     ERROR,
@@ -39,6 +48,15 @@ logger = logging.getLogger(__package__)
 
 # what Pillow raises about missing, truncated, damaged and oversized files
 _IMAGE_ERRORS = (OSError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError)
+
+# what these do is known: open the image of an annotation, process it and its caption
+_KNOWN = (
+    CaptionDataset,
+    CaptionEvalDataset,
+    COCOCapEvalDataset,
+    ImageTextPairDataset,
+    NoCapsEvalDataset,
+)
 
 
 class ForeignDataset(Dataset[dict[str, Any]]):
@@ -96,6 +114,11 @@ class ForeignDataset(Dataset[dict[str, Any]]):
                 f"datasets.{name} has no captions; its annotations have "
                 f"{', '.join(map(str, self._annotations[0]))}"
             )
+        processor = getattr(inner, "vis_processor", None)
+        known = any(type(inner).__getitem__ is cls.__getitem__ for cls in _KNOWN)
+        reads = known and self._annotations is not None and hasattr(processor, "read")
+        # None where the dataset opens its images itself
+        self.vis_processor = processor if reads else None
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -126,11 +149,14 @@ class ForeignDataset(Dataset[dict[str, Any]]):
         ]
 
     def read_picture(self, image: str) -> Image.Image:
-        """Reads an image of `records` as LAVIS' datasets do, but strictly.
+        """Reads an image of `records` as its samples are read.
 
         Raises:
             BadImageError: If it cannot be read.
         """
+        if self.vis_processor is not None:
+            picture: Image.Image = self.vis_processor.read(image)
+            return picture
         with self._naming(image):
             return Image.open(image).convert("RGB")
 
@@ -153,7 +179,10 @@ class ForeignDataset(Dataset[dict[str, Any]]):
         annotation = self._annotations[index] if self._annotations is not None else {}
         path = self._path(annotation)
         with self._naming(path or f"{index} of datasets.{self.name}"):
-            sample = self.inner[int(index)]
+            if self.vis_processor is None:
+                sample = self.inner[int(index)]
+            else:
+                sample = self._processed(annotation, path)
         captions = _captions(annotation) if annotation else ()
         common = {
             "image": self._image(sample),
@@ -172,6 +201,14 @@ class ForeignDataset(Dataset[dict[str, Any]]):
                 f"sample {index} of datasets.{self.name} ({self.split}) has no reference caption"
             )
         return {**common, "references": list(references)}
+
+    def _processed(self, annotation: Mapping[str, Any], path: str) -> dict[str, Any]:
+        """Makes the sample that a dataset of ``_KNOWN`` makes, from an image that is read here."""
+        assert self.vis_processor is not None
+        sample = {"image": self.vis_processor(self.vis_processor.read(path))}
+        if isinstance(annotation["caption"], str) and self._text_processor:
+            sample["text_input"] = self._text_processor(annotation["caption"])
+        return sample
 
     def _stand_in(self, index: int, first: SkippedImage) -> dict[str, Any]:
         """Returns the sample that takes the place of one whose image cannot be read."""
@@ -252,8 +289,7 @@ def build_foreign(name: str, builder_cls: Any, section: Any) -> dict[str, Any]:
         return dict(builder_cls(section).build_datasets())
     section = OmegaConf.create(plain(section))  # a copy: places are written into it
     on_bad, max_bad = _about_bad_images(name, section)
-    plain_lavis = getattr(builder_cls, "build_datasets", None) is BaseDatasetBuilder.build_datasets
-    local = plain_lavis and _read_in_place(section)
+    local = _is_local(builder_cls, section)
     builder = builder_cls(section)
     datasets = builder.build() if local else builder.build_datasets()
     wrapped: dict[str, Any] = {}
@@ -272,6 +308,45 @@ def build_foreign(name: str, builder_cls: Any, section: Any) -> dict[str, Any]:
     counts = ", ".join(f"{split} {len(data):,}" for split, data in wrapped.items())
     logger.info("%s: read by %s (%s)", name, builder_cls.__name__, counts)
     return wrapped
+
+
+def read_foreign_records(
+    name: str, builder_cls: Any, section: Any, report: ReadReport
+) -> dict[str, list[MedCapRecord]] | None:
+    """Reads the records of a LAVIS builder without loading an image, and downloads nothing.
+
+    Args:
+        name: Name of its section.
+        builder_cls: The registered class, none of this package.
+        section: As for `build_foreign`.
+        report: Where to count.
+
+    Returns:
+        Records by split, one per image; None where files would have to be downloaded, or where the
+        datasets do not tell their images without loading them.
+
+    Raises:
+        ConfigError: As `build_foreign`.
+        DataError: As `build_foreign`, or if an id stands for two images.
+    """
+    if not _is_local(builder_cls, OmegaConf.create(plain(section))):
+        return None
+    records: dict[str, list[MedCapRecord]] = {}
+    for split, dataset in build_foreign(name, builder_cls, section).items():
+        found = dataset.records
+        if found is None:
+            return None
+        captioned = [record for record in found if record.captions]
+        report.kept[split] += len(captioned)
+        report.dropped["without caption"] += len(found) - len(captioned)
+        records[split] = merge_repeated(captioned, report)
+    return records
+
+
+def _is_local(builder_cls: Any, section: Any) -> bool:
+    """Tells whether LAVIS would download nothing; writes into the section where the files are."""
+    plain_lavis = getattr(builder_cls, "build_datasets", None) is BaseDatasetBuilder.build_datasets
+    return plain_lavis and _read_in_place(section)
 
 
 def _about_bad_images(name: str, section: Any) -> tuple[str, float]:
