@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+import importlib
+import json
+import random
+import subprocess
+import sys
 import time
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
-from by_path import load_module
 
 from lavis_msmedcap.common.errors import DataError
 
-TOOL = Path(__file__).parents[1] / "tools" / "fuzz_data.py"
+TOOLS = Path(__file__).parents[1] / "tools"
 
 
-@pytest.fixture(scope="module")
-def tool() -> ModuleType:
-    return load_module(TOOL)
+@pytest.fixture(scope="module", autouse=True)
+def tool() -> Iterator[ModuleType]:
+    """The module that runs cases; the others are beside it."""
+    sys.path.insert(0, str(TOOLS))
+    try:
+        yield importlib.import_module("fuzzing.cases")
+    finally:
+        sys.path.remove(str(TOOLS))
+
+
+def part(name: str) -> ModuleType:
+    return importlib.import_module(f"fuzzing.{name}")
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -38,7 +53,7 @@ def test_cases_can_be_repeated(tool: ModuleType, tmp_path: Path) -> None:
     )
     for first in (0, 3, 3):
         (tmp_path / "f").write_bytes(b"")
-        tool._case(target, tmp_path, 0, first, tool.Result(outcomes={"x": tool.Counter()}), None)
+        tool.run_case(target, tmp_path, 0, first, tool.Result(outcomes={"x": tool.Counter()}), None)
     assert seen[1] == seen[2] != seen[0]
     assert (tmp_path / "f").read_bytes() == target.files["f"]
 
@@ -55,7 +70,7 @@ def test_mistakes_and_slow_cases_are_noticed(
     monkeypatch.setattr(tool, "LIMIT", 0.01)
     result = tool.Result(outcomes={"x": tool.Counter()})
     for read in (refuse, break_down, lambda _root: time.sleep(0.02)):
-        tool._case(tool.Target("x", {"f": b"abc"}, read), tmp_path, 0, 0, result, None)
+        tool.run_case(tool.Target("x", {"f": b"abc"}, read), tmp_path, 0, 0, result, None)
     assert result.outcomes["x"] == {"DataError": 1, "KeyError": 1, "read": 1}
     mistake, slow = result.failures
     assert mistake.startswith("KeyError in ")
@@ -63,18 +78,26 @@ def test_mistakes_and_slow_cases_are_noticed(
     assert result.failures[mistake][0][0] == "--only x --seed 0 --first 0 --cases 1"
 
 
-def test_damage_of_png_and_json_gets_past_the_first_check(tool: ModuleType) -> None:
-    rng = tool.random.Random(0)
-    png = tool.image_seeds()["png"]
+def test_damage_of_png_and_json_gets_past_the_first_check() -> None:
+    rng = random.Random(0)
+    png = part("images").image_seeds()["png"]
     for _ in range(50):
-        damaged = tool.damaged_png(png, rng)
+        damaged = part("damage").damaged_png(png, rng)
         place = 8
         while place < len(damaged):
             length = int.from_bytes(damaged[place : place + 4], "big")
             end = place + 8 + length
-            checksum = tool.zlib.crc32(damaged[place + 4 : end])
+            checksum = zlib.crc32(damaged[place + 4 : end])
             assert damaged[end : end + 4] == checksum.to_bytes(4, "big")
             place = end + 4
-        lines = tool.damaged_json(b'{"a": [1, {"b": 2}]}\r\n{"c": null}\n', rng).split(b"\n")
+        lines = (
+            part("damage").damaged_json(b'{"a": [1, {"b": 2}]}\r\n{"c": null}\n', rng).split(b"\n")
+        )
         for line in lines[:2]:
-            tool.json.loads(line.decode(errors="surrogatepass"))
+            json.loads(line.decode(errors="surrogatepass"))
+
+
+def test_the_command_repeats_a_case() -> None:
+    command = [sys.executable, str(TOOLS / "fuzz_data.py"), "--only", "roco,png", "--cases", "4"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1].startswith("4 cases in ")
