@@ -102,6 +102,7 @@ LAYERS = {
     "models.base": 3,
     "models.checkpoint_loading": 3,
     "models.blip2_dual_qformer": 3,
+    "models.trained_qformers": 3,
     "models.image_text_matching": 3,
     "models.msmedcap": 3,
     # 4 entry: start-up hook, commands, run configurations

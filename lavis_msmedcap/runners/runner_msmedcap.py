@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
-import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
@@ -14,7 +12,6 @@ from lavis.common.registry import registry
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from tqdm.contrib.logging import logging_redirect_tqdm
 
 from lavis_msmedcap.common.distributed import (
     gather_objects,
@@ -24,24 +21,18 @@ from lavis_msmedcap.common.distributed import (
 )
 from lavis_msmedcap.common.errors import (
     ConfigError,
-    Interruption,
-    MSMedCapError,
-    Preempted,
-    StorageError,
 )
-from lavis_msmedcap.common.failures import lost_connection
 from lavis_msmedcap.common.whole_files import write_whole
 from lavis_msmedcap.models.frozen_marks import FROZEN
-from lavis_msmedcap.runners.checkpointing import BEST, Checkpoints, TrainingState, Weights
+from lavis_msmedcap.runners.checkpointing import BEST, Checkpoints, TrainingState
 from lavis_msmedcap.runners.compilation import check_compiler
 from lavis_msmedcap.runners.data_summary import DataBook
-from lavis_msmedcap.runners.determinism import determinism, settle_cublas
+from lavis_msmedcap.runners.determinism import settle_cublas
 from lavis_msmedcap.runners.domains import check_domains, dataset_domains
 from lavis_msmedcap.runners.ema import WeightAverage, averaged
 from lavis_msmedcap.runners.environment import environment_text
 from lavis_msmedcap.runners.evaluator import Evaluator
 from lavis_msmedcap.runners.image_check import check_eval_images
-from lavis_msmedcap.runners.interruption import describe_interruption
 from lavis_msmedcap.runners.keeper import Keeper
 from lavis_msmedcap.runners.loaders import check_splits, describe_plan, train_loader, with_split
 from lavis_msmedcap.runners.precision import Precision, choose_device
@@ -49,22 +40,20 @@ from lavis_msmedcap.runners.reporter import TrainingReporter
 from lavis_msmedcap.runners.run_directory import RunDirectory, open_run_directory
 from lavis_msmedcap.runners.run_log import RunLog
 from lavis_msmedcap.runners.run_status import RunStatus, read_status
-from lavis_msmedcap.runners.runner_properties import RunnerProperties
-from lavis_msmedcap.runners.settings import AUTO, RunSettings
+from lavis_msmedcap.runners.runner_evaluation import RunnerEvaluation
+from lavis_msmedcap.runners.settings import RunSettings
 from lavis_msmedcap.runners.sharding import check_sharding
 from lavis_msmedcap.runners.stopping import StopRequest
 from lavis_msmedcap.runners.trackers import Trackers, missing_trackers, open_trackers
 from lavis_msmedcap.runners.training import Selection, Training
 from lavis_msmedcap.runners.training_loop import TrainingLoop
-from lavis_msmedcap.runners.training_state import Progress, StateError, StateStore
+from lavis_msmedcap.runners.training_state import Progress, StateStore
 
 logger = logging.getLogger(__name__)
 
-GIVEN = "given"  # weights that this run has not trained
-
 
 @registry.register_runner("runner_msmedcap")
-class RunnerMSMedCap(RunnerProperties):
+class RunnerMSMedCap(RunnerEvaluation):
     """Training by epochs or by optimizer steps, validation and test.
 
     The interface is that of LAVIS' ``RunnerBase``. What differs: it runs without CUDA and without
@@ -335,10 +324,6 @@ class RunnerMSMedCap(RunnerProperties):
             ", deterministic" if self.settings.deterministic else "",
         )
 
-    @property
-    def _bare_model(self) -> nn.Module:
-        return self.unwrap_dist_model(self.model)
-
     def _train_step(self, model: nn.Module, samples: dict[str, Any]) -> Mapping[str, Any]:
         self._book.take(samples)
         output = self.task.train_step(model=model, samples=samples)
@@ -348,89 +333,3 @@ class RunnerMSMedCap(RunnerProperties):
     def _validate(self, split: str, epoch: int) -> Mapping[str, Any]:
         with averaged(self.checkpoints.average):
             return self.eval_epoch(split, cur_epoch=epoch, skip_reload=True) or {}
-
-    # --- evaluation ---------------------------------------------------------------------------
-
-    def evaluate(self, cur_epoch: int | str = BEST, skip_reload: bool = False) -> dict[str, Any]:
-        """Evaluates the test splits.
-
-        Args:
-            cur_epoch: ``best`` loads this run's best checkpoint, else its last; the results name
-                what was loaded. Anything else only names the weights in the results.
-            skip_reload: Take the model's weights as they are.
-
-        Returns:
-            What the task makes of each split.
-        """
-        with self._logging():
-            if not self.test_splits:
-                return {}
-            weights = self._weights(cur_epoch, skip_reload)
-            results = {}
-            for split in self.test_splits:
-                results[split] = self._evaluate_split(split, weights)
-                self.log_stats(results[split], split)
-            return results
-
-    def eval_epoch(self, split_name: str, cur_epoch: int | str, skip_reload: bool = False) -> Any:
-        """Evaluates one split; the random state of training is the same afterwards.
-
-        Args:
-            split_name: A split of ``valid_splits`` or ``test_splits``.
-            cur_epoch: As in `evaluate`.
-            skip_reload: Take the model's weights as they are.
-
-        Returns:
-            What the task makes of it, the same on every rank.
-        """
-        return self._evaluate_split(split_name, self._weights(cur_epoch, skip_reload))
-
-    def _evaluate_split(self, split: str, weights: Weights) -> Any:
-        return self._evaluator.run(self._bare_model, split, weights, self.precision)
-
-    def _weights(self, cur_epoch: int | str, skip_reload: bool) -> Weights:
-        """Loads the best weights if they are asked for, and names those that the model holds."""
-        if cur_epoch != BEST:
-            return Weights(cur_epoch, f"epoch {cur_epoch}")
-        model: Any = self._bare_model
-        loaded = None if skip_reload else self.checkpoints.load_best(model, self.device)
-        origin = getattr(model, "loaded_from", None) or "the weights that the run started from"
-        return loaded or Weights(GIVEN, origin if self.evaluate_only else "memory")
-
-    @contextlib.contextmanager
-    def _logging(self) -> Iterator[None]:
-        if self.log.is_attached:  # evaluate() within train()
-            yield
-            return
-        deterministic = determinism(self.settings.deterministic)
-        with self.log.attached(), logging_redirect_tqdm(), deterministic:
-            try:
-                yield
-            except BaseException as error:
-                with contextlib.suppress(StorageError):
-                    self.log.file_only(traceback.format_exc(), logging.ERROR)
-                if not isinstance(error, StateError):  # which says itself what can be read
-                    self._tell_what_is_left(error)
-                raise
-
-    def _tell_what_is_left(self, error: BaseException) -> None:
-        left = self._what_is_left()
-        if isinstance(error, MSMedCapError) or lost_connection(error):
-            error.left = left  # type: ignore[attr-defined] # told with the error
-        elif is_main_process() and isinstance(error, KeyboardInterrupt):
-            raise Interruption(left, preempted=isinstance(error, Preempted)) from error
-        elif is_main_process():
-            with contextlib.suppress(StorageError):
-                logger.error("%s", left)
-
-    def _what_is_left(self) -> str:
-        stage = getattr(self._model, "STAGE", None)
-        states = StateStore(self.directory.states).paths()
-        return describe_interruption(
-            self.output_dir,
-            self.checkpoints.written,
-            stage,
-            self.evaluate_only,
-            str(states[0].relative_to(self.output_dir)) if states else None,
-            self.settings.resume == AUTO,
-        )

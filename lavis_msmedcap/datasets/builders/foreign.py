@@ -18,7 +18,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
-from lavis.datasets.builders.base_dataset_builder import BaseDatasetBuilder
 from lavis.datasets.datasets.caption_datasets import CaptionDataset, CaptionEvalDataset
 from lavis.datasets.datasets.coco_caption_datasets import COCOCapEvalDataset, NoCapsEvalDataset
 from lavis.datasets.datasets.image_text_pair_datasets import ImageTextPairDataset
@@ -28,7 +27,8 @@ from torch.utils.data import Dataset
 
 from lavis_msmedcap.common.config_check import check
 from lavis_msmedcap.common.errors import BadImageError, ConfigError, DataError
-from lavis_msmedcap.datasets.builders.base import MedCapBuilder, locate, plain
+from lavis_msmedcap.datasets.builders.base import MedCapBuilder, plain
+from lavis_msmedcap.datasets.builders.foreign_files import is_local
 from lavis_msmedcap.datasets.collate import collate
 from lavis_msmedcap.datasets.readers.files import usable_captions
 from lavis_msmedcap.datasets.readers.report import ReadReport
@@ -289,7 +289,7 @@ def build_foreign(name: str, builder_cls: Any, section: Any) -> dict[str, Any]:
         return dict(builder_cls(section).build_datasets())
     section = OmegaConf.create(plain(section))  # a copy: places are written into it
     on_bad, max_bad = _about_bad_images(name, section)
-    local = _is_local(builder_cls, section)
+    local = is_local(builder_cls, section)
     builder = builder_cls(section)
     datasets = builder.build() if local else builder.build_datasets()
     wrapped: dict[str, Any] = {}
@@ -329,7 +329,7 @@ def read_foreign_records(
         ConfigError: As `build_foreign`.
         DataError: As `build_foreign`, or if an id stands for two images.
     """
-    if not _is_local(builder_cls, OmegaConf.create(plain(section))):
+    if not is_local(builder_cls, OmegaConf.create(plain(section))):
         return None
     records: dict[str, list[MedCapRecord]] = {}
     for split, dataset in build_foreign(name, builder_cls, section).items():
@@ -343,54 +343,12 @@ def read_foreign_records(
     return records
 
 
-def _is_local(builder_cls: Any, section: Any) -> bool:
-    """Tells whether LAVIS would download nothing; writes into the section where the files are."""
-    plain_lavis = getattr(builder_cls, "build_datasets", None) is BaseDatasetBuilder.build_datasets
-    return plain_lavis and _read_in_place(section)
-
-
 def _about_bad_images(name: str, section: Any) -> tuple[str, float]:
     """Returns ``on_bad`` and ``max_bad``, which mean what they mean to builders of this package."""
     problems = check(plain(section), KEYS, f"datasets.{name}", unknown=False)
     if problems:
         raise ConfigError(problems)
     return section.get("on_bad", SKIP), float(section.get("max_bad", 0.01))
-
-
-def _read_in_place(section: Any) -> bool:
-    """Writes where annotations and images are on this machine, and tells whether all are.
-
-    LAVIS looks for relative paths in its cache only, and copies a local file that stands for an
-    address into it, once: after that it reads the copy, however the file changes.
-    """
-    info = section.get("build_info") or {}
-    found = True
-    annotations = info.get("annotations") or {}
-    for split in [split for split, entry in annotations.items() if entry is None]:
-        del annotations[split]  # which LAVIS would look into
-    for entry in annotations.values():
-        storage = _listed(entry.get("storage"))
-        sources = _listed(entry.get("url")) or [""] * len(storage)
-        places = [_local(*pair) for pair in zip(sources, storage)]
-        found = found and len(places) == len(storage) > 0 and all(places)
-        if len(places) == len(storage):
-            entry.storage = [place or kept for place, kept in zip(places, storage)]
-    images = info.get(section.get("data_type", "images"))
-    if images is not None and isinstance(images.get("storage"), str):
-        images.storage = str(locate(images.storage))
-    return found
-
-
-def _local(source: str, storage: str) -> str | None:
-    if source and "://" not in source and locate(source).is_file():
-        return str(locate(source))
-    return str(locate(storage)) if locate(storage).is_file() else None
-
-
-def _listed(value: Any) -> list[str]:
-    if value is None:
-        return []
-    return [value] if isinstance(value, str) else [str(item) for item in value]
 
 
 def _captions(annotation: Mapping[str, Any]) -> tuple[str, ...]:
