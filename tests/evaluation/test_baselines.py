@@ -66,9 +66,9 @@ def test_the_central_candidates_hold_a_good_caption() -> None:
 
 def test_three_hundred_images_take_seconds() -> None:
     references = [[text] for text in medical_captions(300, 3)]
-    started = time.perf_counter()
+    started = time.process_time()
     best_constant_caption(references)
-    assert time.perf_counter() - started < 10
+    assert time.process_time() - started < 10
 
 
 def test_dealing_leaves_no_caption_in_place_and_keeps_the_words() -> None:

@@ -64,9 +64,9 @@ def test_a_sound_one_is_no_problem_and_no_value_is_read(
     monkeypatch.setattr(checkpoints, "load_file", refuse)
     assert told(file) == []
     assert told(SHIPPED) == []  # by whatever its header says
-    start = time.perf_counter()
+    start = time.process_time()
     checkpoints.read_header(file)
-    assert time.perf_counter() - start < 0.5
+    assert time.process_time() - start < 0.5
 
 
 @pytest.mark.parametrize(
