@@ -19,11 +19,9 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import tiny
-from omegaconf import OmegaConf
 from torch import nn
 
 from lavis_msmedcap import train
@@ -69,41 +67,12 @@ class Saved(tiny.TinyModel):  # type: ignore[name-defined, misc]
         return super().trainable_state_dict()
 
 
-def run_section(folder: Path, **options: Any) -> dict[str, Any]:
-    return {
-        "output_dir": str(folder),
-        "max_epoch": 2,
-        "batch_size_train": 4,
-        "batch_size_eval": 4,
-        "init_lr": 0.05,
-        "log_freq": 1,
-        "device": "cpu",
-        "valid_splits": ["val"],
-        "resume": "auto",
-        "save_every_minutes": 1e-9,
-        **options,
-    }
-
-
 def make(
-    run: dict[str, Any], task: Any, model: Any = None, dataset: Any = tiny.TinyDataset
+    folder: Path, task: Any, model: Any = None, dataset: Any = None, **options: Any
 ) -> RunnerMSMedCap:
-    domains = {"coco": "general", "roco": "medical"}
-    whole: Any = OmegaConf.create(
-        {
-            "model": {"arch": "tiny"},
-            "datasets": {name: {"domain": domain} for name, domain in domains.items()},
-            "run": run,
-        }
-    )
-    config = SimpleNamespace(
-        config=whole, run_cfg=whole.run, model_cfg=whole.model, datasets_cfg=whole.datasets
-    )
-    data = {
-        name: {split: dataset(name, domain, 20, split) for split in ("train", "val")}
-        for name, domain in domains.items()
-    }
-    return RunnerMSMedCap(config, task, model or tiny.TinyModel(), data, "job")
+    options = {"max_epoch": 2, "log_freq": 1, "warmup_steps": 0, "resume": "auto", **options}
+    runner: RunnerMSMedCap = tiny.make_runner(folder, task, model, dataset, **options)
+    return runner
 
 
 def told(action: Callable[[], Any]) -> tuple[int, str]:
@@ -137,7 +106,7 @@ def full_disk(
         fill(disk)
 
     def run(task: Any, model: Any = None) -> None:
-        runner = make(run_section(folder, **options), task, model)
+        runner = make(folder, task, model, **options)
         try:
             runner.train()
         finally:
@@ -182,7 +151,7 @@ def files(folder: Path) -> list[str]:
 
 
 def disk(folder: Path) -> None:
-    expected = make(run_section(folder / "whole"), Faulty())
+    expected = make(folder / "whole", Faulty())
     expected.train()
     found = {
         "table": full_table(folder),
@@ -226,9 +195,8 @@ def slowly(flag: Path) -> None:
 
 
 def ranks(folder: Path, fault: str) -> None:
-    run = run_section(folder / "runs", batch_size_train=2, num_workers=1)
     OneBroken.file = folder / "image.png"
-    with process_group(run):
+    with process_group({"device": "cpu"}):
         first, flag = get_rank() == 0, folder / "flag"
         task: Any = Faulty()
         model: Any = tiny.TinyModel()
@@ -243,7 +211,7 @@ def ranks(folder: Path, fault: str) -> None:
                 threading.Thread(target=wait_for, args=[flag], daemon=True).start()
         if fault == "first" and first:
             model = Saved(2, kill)
-        make(run, task, model, dataset=OneBroken).train()
+        make(folder / "runs", task, model, OneBroken, batch_size_train=2, num_workers=1).train()
 
 
 if __name__ == "__main__":

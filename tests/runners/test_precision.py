@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from infinite_gradient import InfiniteGradient
 
 from lavis_msmedcap.models.checkpoints import read_checkpoint
 from lavis_msmedcap.runners import precision as precision_module
@@ -21,18 +22,6 @@ from lavis_msmedcap.tasks.mixed_semantic_pretrain import MixedSemanticPretrainTa
 CPU = torch.device("cpu")
 SCALED_ON_CPU = hasattr(torch.amp, "GradScaler")
 needs_scaler = pytest.mark.skipif(not SCALED_ON_CPU, reason="torch before 2.3 scales on CUDA only")
-
-
-class Overflow(torch.autograd.Function):
-    """Lets a value pass and makes its gradient overflow."""
-
-    @staticmethod
-    def forward(_ctx: Any, value: torch.Tensor) -> torch.Tensor:
-        return value.clone()
-
-    @staticmethod
-    def backward(_ctx: Any, grad: torch.Tensor) -> torch.Tensor:
-        return grad * float("inf")
 
 
 def losses_of(tiny: ModuleType, amp: str) -> tuple[list[float], TrainingLoop]:
@@ -86,7 +75,7 @@ class Overflowing(MixedSemanticPretrainTask):
             raise RuntimeError("power cut")
         output = super().train_step(model, samples)
         if self.step in self.overflow:
-            return {**output, "loss": Overflow.apply(output["loss"])}
+            return {**output, "loss": InfiniteGradient.apply(output["loss"])}
         return output
 
 

@@ -7,13 +7,12 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
 from lavis.datasets.datasets.base_dataset import BaseDataset
-from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from lavis_msmedcap.common.errors import ConfigError
@@ -51,32 +50,8 @@ class Cut(MixedSemanticPretrainTask):
 
 
 def make(tiny: ModuleType, folder: Path, task: Any = None, **run: Any) -> RunnerMSMedCap:
-    sections = {
-        "model": {"arch": "tiny"},
-        "datasets": {"coco": {"domain": "general"}, "roco": {"domain": "medical"}},
-        "run": {
-            "output_dir": str(folder),
-            "max_epoch": 3,
-            "batch_size_train": 4,
-            "batch_size_eval": 4,
-            "init_lr": 0.05,
-            "warmup_steps": 3,
-            "log_freq": 2,
-            "device": "cpu",
-            "valid_splits": ["val"],
-            "save_every_minutes": 1e-9,
-            **run,
-        },
-    }
-    whole: Any = OmegaConf.create(sections)
-    config = SimpleNamespace(
-        config=whole, run_cfg=whole.run, model_cfg=whole.model, datasets_cfg=whole.datasets
-    )
-    data = {
-        name: {split: tiny.TinyDataset(name, domain, 20, split) for split in ("train", "val")}
-        for name, domain in (("coco", "general"), ("roco", "medical"))
-    }
-    return RunnerMSMedCap(config, task or Cut(), tiny.TinyModel(), data, "job")
+    runner: RunnerMSMedCap = tiny.make_runner(folder, task or Cut(), **run)
+    return runner
 
 
 def cut_off(tiny: ModuleType, folder: Path, where: dict[str, int], **run: Any) -> Path:
@@ -281,9 +256,7 @@ def make_with_less_data(tiny: ModuleType, folder: Path) -> RunnerMSMedCap:
         def __init__(self, name: str, domain: str, count: int, split: str) -> None:
             super().__init__(name, domain, count - 4, split)
 
-    return make(
-        SimpleNamespace(TinyDataset=Shorter, TinyModel=tiny.TinyModel), folder, resume="auto"
-    )  # type: ignore[arg-type]
+    return make(tiny, folder, dataset=Shorter, resume="auto")
 
 
 def test_off_is_the_default_but_says_what_could_be_taken_up(

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from infinite_gradient import InfiniteGradient
 
 from lavis_msmedcap.runners.nonfinite import NonFiniteError
 from lavis_msmedcap.runners.optimization import OptimizerError, build_optimizer, clip_gradients
@@ -134,16 +135,6 @@ def test_a_nan_in_an_accumulated_batch_names_that_batch_only(tiny: ModuleType):
     with pytest.raises(NonFiniteError) as caught:
         loop.run_epoch(batches, 0)
     assert caught.value.image_ids == [f"roco_train_00{i}" for i in range(4)]
-
-
-class InfiniteGradient(torch.autograd.Function):
-    @staticmethod
-    def forward(_ctx: Any, value: torch.Tensor) -> torch.Tensor:
-        return value.clone()
-
-    @staticmethod
-    def backward(_ctx: Any, grad: torch.Tensor) -> torch.Tensor:
-        return grad * float("inf")
 
 
 def test_an_infinite_gradient_of_a_finite_loss_stops_too(tiny: ModuleType):

@@ -131,7 +131,9 @@ def batch_of(dataset: TinyDataset, indices: list[int]) -> dict[str, Any]:
     return dataset.collater([dataset[index] for index in indices])
 
 
-def make_runner(folder: Any, task: Any, model: nn.Module | None = None, **run: Any) -> Any:
+def make_runner(
+    folder: Any, task: Any, model: nn.Module | None = None, dataset: Any = None, **run: Any
+) -> Any:
     """The registered runner, for 3 epochs of 10 steps over both domains."""
     from omegaconf import OmegaConf
 
@@ -162,7 +164,9 @@ def make_runner(folder: Any, task: Any, model: nn.Module | None = None, **run: A
         config=whole, run_cfg=whole.run, model_cfg=whole.model, datasets_cfg=whole.datasets
     )
     data = {
-        name: {split: TinyDataset(name, domain, 20, split) for split in ("train", "val")}
+        name: {
+            split: (dataset or TinyDataset)(name, domain, 20, split) for split in ("train", "val")
+        }
         for name, domain in domains.items()
     }
     return RunnerMSMedCap(config, task, model or TinyModel(), data, "job")
