@@ -28,7 +28,7 @@ def test_packages_that_are_absent() -> None:
     assert ran.returncode == 1, ran.stderr
     assert "Traceback" not in ran.stderr
     assert "this machine:" in ran.stdout
-    for what in ("GPU", "weights"):
+    for what in ("torchvision", "GPU", "disk"):
         assert f"MISSING  {what}: cannot be checked (No module named" in ran.stdout
 
 
