@@ -48,7 +48,7 @@ from lavis_msmedcap.runners.worker_errors import Ahead
 FP16_PATIENCE = 30
 
 # what a process wants after a step (FAIL: its next batch cannot be read); the largest one counts
-CONTINUE, SAVE, STOP, FAIL = range(4)
+WISHES = CONTINUE, SAVE, STOP, FAIL = range(4)
 
 Samples = dict[str, Any]
 TrainStep = Callable[[nn.Module, Samples], Mapping[str, Any]]
@@ -327,19 +327,19 @@ def _read(losses: Tensor, mean: Tensor, norm: Tensor, wish: int) -> tuple[bool, 
         losses: float32 (batches,), those of this process.
         mean: Their mean, a scalar.
         norm: Gradient norm, the same on all ranks.
-        wish: CONTINUE, SAVE or STOP.
+        wish: One of `WISHES`.
 
     Returns:
         Any rank has a non-finite loss, the largest wish of all ranks, gradient norm, mean loss of
         all ranks.
     """
     broken = (~losses.isfinite()).any().float()
-    wishes = torch.tensor([wish == SAVE, wish == STOP], dtype=torch.float32, device=losses.device)
+    wishes = torch.tensor([wish == one for one in WISHES], dtype=torch.float32).to(losses.device)
     # all ranks must stop together, or the others wait in the next exchange for ever
     total = sum_over_ranks(torch.stack([broken, *wishes, mean]))
     numbers = torch.stack([*total, norm.float()])
-    flag, save, stop, loss, grad_norm = numbers.tolist()
-    agreed = STOP if stop else SAVE if save else CONTINUE
+    flag, *wanted, loss, grad_norm = numbers.tolist()
+    agreed = max(one for one, ranks in zip(WISHES, wanted) if ranks)
     return flag > 0, agreed, grad_norm, loss / get_world_size()
 
 
