@@ -30,11 +30,20 @@ TRACKERS = {
     "wandb": ("lavis_msmedcap.runners.wandb_tracker", ("wandb", "wandb")),
     "mlflow": ("lavis_msmedcap.runners.mlflow_tracker", ("mlflow", "mlflow-skinny")),
 }
-PRIVATE_KEYS = frozenset({"build_info", "output_dir", "dist_url", "resume"})
-PATH = re.compile(
-    r"[/\\~]|\.(csv|tsv|jsonl?|parquet|pth?|bin|safetensors|ya?ml|txt|tar|gz|zip|dcm|png|jpe?g)$",
-    re.IGNORECASE,
+PRIVATE_KEYS = frozenset(
+    {
+        "build_info",
+        "output_dir",
+        "dist_url",
+        "resume",
+        "stage1",
+        "finetuned",
+        "weights",
+        "tokenizer",
+    }
 )
+# also the name of a file anywhere: whatever ends in a dot and a few letters may be one
+PATH = re.compile(r"[/\\~]|\.\w{1,12}$")
 
 
 class Tracker(Protocol):
@@ -133,11 +142,12 @@ def open_trackers(
 def shareable(config: Any) -> Any:
     """Returns a configuration without what may name a place: files, folders, addresses.
 
-    Left out are the keys of ``PRIVATE_KEYS`` with all below them, and every text that looks like a
-    path or is one.
+    Left out are the keys of ``PRIVATE_KEYS`` with all below them, every key that looks like a path,
+    and every text that looks like one or is one.
     """
     if isinstance(config, Mapping):
-        kept = {str(k): shareable(v) for k, v in config.items() if k not in PRIVATE_KEYS}
+        told = {str(k): v for k, v in config.items() if k not in PRIVATE_KEYS}
+        kept = {k: shareable(v) for k, v in told.items() if not PATH.search(k)}
         return {key: value for key, value in kept.items() if value is not None}
     if isinstance(config, (list, tuple)):
         return [item for item in map(shareable, config) if item is not None]

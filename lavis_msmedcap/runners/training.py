@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from lavis_msmedcap.common.config_check import describe_unknown
-from lavis_msmedcap.common.distributed import is_main_process
+from lavis_msmedcap.common.distributed import gather_objects, is_main_process
 from lavis_msmedcap.common.errors import ConfigError
 from lavis_msmedcap.runners.checkpointing import Checkpoints, TrainingState
 from lavis_msmedcap.runners.keeper import Keeper
@@ -188,7 +188,8 @@ class Training:
             self._keeper.save(self._loop.progress(epoch + 1))
         means = {f"train_{name}": mean for name, mean in sums.means().items()}
         self._log.file_only(json.dumps(means))
-        if self._loop.stopping:
+        # somebody may have asked after the last step, while checkpoint and state were written
+        if self._loop.stopping or any(gather_objects([self._request.signal is not None])):
             self._keeper.stop()
 
     def _hopeless(self, patience: int | None) -> bool:

@@ -79,6 +79,7 @@ class StateStore:
     def __init__(self, folder: Path, keep: int = 2) -> None:
         self.folder = folder
         self._keep = max(1, keep)
+        self._damaged: set[Path] = set()  # newer than the state that was loaded
 
     def paths(self) -> list[Path]:
         """Returns the states that there are, newest first."""
@@ -110,6 +111,9 @@ class StateStore:
         }
         path = self.folder / f"{PREFIX}{progress.step:09d}{SUFFIX}"
         save_checkpoint(path, tensors, header)
+        for old in self._damaged - {path}:  # or they would count among those that are kept
+            old.unlink(missing_ok=True)
+        self._damaged.clear()
         for old in self.paths()[self._keep :]:
             old.unlink(missing_ok=True)
         return path
@@ -136,22 +140,24 @@ class StateStore:
             StateError: If all states are damaged, or the newest readable one is of another model,
                 other frozen weights, or another global batch.
         """
-        damaged = []
+        damaged: list[Path] = []
         for path in self.paths():
             try:
                 tensors, progress, stored = read_state(path)
             except StateError as error:
                 if is_main_process():
                     logger.warning("%s. Going back to the state before it", error)
-                damaged.append(path.name)
+                damaged.append(path)
                 continue
+            self._damaged = set(damaged)
             _check_identity(path, stored, identity)
             restore(model, optimizer, tensors, path, average)
             logger.info("going on from %s: %s", path, progress)
             return progress
         if damaged:
+            names = ", ".join(path.name for path in damaged)
             raise StateError(
-                f"no state in {self.folder} can be read ({', '.join(damaged)}): to start the "
+                f"no state in {self.folder} can be read ({names}): to start the "
                 "training anew, set run.resume=off"
             )
         return None
