@@ -72,7 +72,9 @@ RUN_KEYS: dict[str, Node] = {
     # YAML reads a bare off as false
     "resume": Nullable(Key((str, bool))),
     "save_every_minutes": Key(float, minimum=0),
+    "resume_changed": Key(bool),
     "keep_last": COUNT,
+    "keep_best": COUNT,
     "best_metric": Nullable(Key(str)),
     "early_stopping": Nullable(COUNT),
     "deterministic": Key(bool),

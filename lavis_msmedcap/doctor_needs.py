@@ -76,7 +76,8 @@ def disk_bytes(plan: Plan, run: Mapping[str, Any]) -> int:
     average = 4 * values if run.get("ema_decay") is not None else 0
     state = (1 + ADAMW_MOMENTS) * weights + average
     states = int(run.get("keep_last", RunSettings.keep_last)) + 1
-    checkpoints = 3 if run.get("valid_splits") else 2  # last, perhaps best, and the one under way
+    best = int(run.get("keep_best", RunSettings.keep_best)) if run.get("valid_splits") else 0
+    checkpoints = 2 + best  # the last one, and the one under way
     return round(checkpoints * weights + states * state)
 
 

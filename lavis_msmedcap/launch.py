@@ -26,6 +26,7 @@ from lavis_msmedcap.common.distributed import (
     get_world_size,
     is_distributed,
 )
+from lavis_msmedcap.common.errors import Interruption, Preempted
 from lavis_msmedcap.common.failures import Failures
 from lavis_msmedcap.common.paths import resolve_path
 from lavis_msmedcap.run_chain import Chain
@@ -36,6 +37,7 @@ from lavis_msmedcap.runners.precision import choose_device
 from lavis_msmedcap.runners.preflight import check_training_data
 from lavis_msmedcap.runners.run_log import backlog
 from lavis_msmedcap.runners.runner_properties import RunnerProperties
+from lavis_msmedcap.runners.stopping import StopRequest
 
 DEFAULT_SEED = 42
 # ranks wait for the first one while it makes phantoms or scores a test set
@@ -52,22 +54,59 @@ def launch(*configs: RunConfig) -> Any:
 
     Returns:
         What the last runner's ``train`` or ``evaluate`` returns.
+
+    Raises:
+        Interruption: If somebody asks it to stop, with what to do then.
     """
     result = None
     if any(config.run_cfg.get("deterministic") for config in configs):
         settle_cublas()  # before the process group starts CUDA
     with process_group(configs[0].run_cfg):
         chain = Chain(configs)
-        for config in configs:
-            if chain.is_done(config):
-                continue
-            make_current(config)
-            result = _launch_one(config)
-            chain.finish(config)
+        request = StopRequest()
+        with _hearing(request, chain):
+            for config in configs:
+                if chain.is_done(config):
+                    continue
+                make_current(config)
+                runner = _prepare(config)
+                # our runners hear requests themselves; a stage that is done must be remembered
+                own = isinstance(runner, RunnerProperties)
+                with request.patient() if own else contextlib.nullcontext():
+                    result = _run(runner, config)
+                    chain.finish(config)
+                _leave_before_the_next(request, runner, last=config is configs[-1])
     return result
 
 
-def _launch_one(config: RunConfig) -> Any:
+@contextlib.contextmanager
+def _hearing(request: StopRequest, chain: Chain) -> Iterator[None]:
+    """Hears requests to stop while no runner does, and says what to do then."""
+    try:
+        with request.listening():
+            yield
+    except Interruption:
+        raise
+    except KeyboardInterrupt as stop:
+        raise Interruption(chain.how_to_go_on(), preempted=isinstance(stop, Preempted)) from stop
+
+
+def _leave_before_the_next(request: StopRequest, runner: Any, last: bool) -> None:
+    """Leaves between two stages if any process has been asked to, in this stage or after it."""
+    if last:
+        return
+    request.signal = request.signal or getattr(runner, "stop_signal", None)
+    if any(gather_objects([request.signal is not None])):
+        request.leave()
+        raise Preempted
+
+
+def _run(runner: Any, config: RunConfig) -> Any:
+    evaluates = config.run_cfg.get("evaluate")
+    return runner.evaluate(skip_reload=True) if evaluates else runner.train()
+
+
+def _prepare(config: RunConfig) -> Any:
     run = config.run_cfg
     seed_everything(int(run.get("seed", DEFAULT_SEED)) + get_rank())
     setup_logger()
@@ -77,8 +116,7 @@ def _launch_one(config: RunConfig) -> Any:
     with backlog():  # not before setup_logger, which does nothing where there is a handler
         for line in (config.banner(), *config.notes):
             logger.info("%s", line)
-        runner = build_runner(config)
-    return runner.evaluate(skip_reload=True) if run.get("evaluate") else runner.train()
+        return build_runner(config)
 
 
 def build_runner(config: RunConfig) -> Any:
@@ -128,6 +166,7 @@ def process_group(run: Any) -> Iterator[None]:
 
     Raises:
         LostProcessError: If another process has ended before its time.
+        Interruption: If another process has been asked to stop.
     """
     started_by_torchrun = "RANK" in os.environ and "WORLD_SIZE" in os.environ
     if started_by_torchrun:
@@ -147,7 +186,7 @@ def process_group(run: Any) -> Iterator[None]:
         failures = Failures(store, rank, world_size)
     try:
         yield
-    except Exception as error:
+    except (Exception, KeyboardInterrupt) as error:
         if started_by_torchrun:
             settled = failures.settle(error)
             if settled is not error:

@@ -54,6 +54,18 @@ class Chain:
         self._file.parent.mkdir(parents=True, exist_ok=True)
         write_whole(self._file, [json.dumps(self._done)])
 
+    def how_to_go_on(self) -> str:
+        """Says what to do after an end between the stages, or before the first one has a state."""
+        done = [name for name in self._names if name in self._done]
+        if not done:
+            return "Nothing had been saved yet; start it again."
+        if self._file is None:
+            return (
+                f"done: {', '.join(done)}; with --options run.resume=auto an interrupted file goes "
+                "on with the stage after those that are done"
+            )
+        return f"done: {', '.join(done)}; the same command goes on with the next stage"
+
     def _read(self) -> list[str]:
         try:
             content = json.loads(self._file.read_text(encoding="utf-8")) if self._file else []
@@ -69,9 +81,8 @@ def _wants_resume(configs: Sequence[RunConfig]) -> bool:
 def _file_of(configs: Sequence[RunConfig]) -> Path:
     """Names the file by what all stages do: changed settings begin a new chain."""
     marks = [
-        fingerprint(
-            config.to_dict(), int(config.run_cfg.get("batch_size_train", 1)) * get_world_size()
-        )
+        f"{fingerprint(config.to_dict())} "
+        f"{int(config.run_cfg.get('batch_size_train', 1)) * get_world_size()}"
         for config in configs
     ]
     name = hashlib.blake2b("".join(marks).encode(), digest_size=6).hexdigest()

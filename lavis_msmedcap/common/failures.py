@@ -3,7 +3,7 @@
 A process that fails leaves the reason in the store that the processes met in, gives up its
 connections, which ends the exchange that the others wait in, and waits a while for the first
 process to tell. A process whose exchange has ended looks there for the reason. A process that was
-killed leaves none.
+killed leaves none. One that was asked to stop leaves that, and the others stop too.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 import torch.distributed as dist
 from torch.distributed.distributed_c10d import PrefixStore
 
-from lavis_msmedcap.common.errors import MSMedCapError
+from lavis_msmedcap.common.errors import Interruption, MSMedCapError
 
 LOOK_FOR_REASON = 3.0  # seconds for the others to say why an exchange has ended
 WAIT_TO_BE_TOLD = 12.0  # seconds; torchrun kills 30 s after it has asked a process to end
@@ -56,18 +56,21 @@ class Failures:
         self._rank = rank
         self._world_size = world_size
 
-    def settle(self, error: Exception) -> Exception:
+    def settle(self, error: BaseException) -> BaseException:
         """Ends the process group and returns the error to raise in this process.
 
         Args:
             error: What has ended the run in this process.
 
         Returns:
-            The same error; a `LostProcessError` that knows more in the place of one that says only
-            that a connection was closed. Its ``told`` is True if the first process tells it.
+            The same error; in the place of one that says only that a connection was closed, a
+            `LostProcessError` that knows more, or an `Interruption` if another process was asked to
+            stop. Its ``told`` is True if the first process tells it.
         """
         lost = lost_connection(error)
-        self._put(str(self._rank), {"lost": lost, "message": _line(error)})
+        stopped = isinstance(error, KeyboardInterrupt)
+        said = {"lost": lost, "stopped": stopped, "message": _line(error)}
+        self._put(str(self._rank), said)
         _forget_frames(error)  # they hold the connections
         dist.destroy_process_group()
         if self._rank == 0:
@@ -80,7 +83,7 @@ class Failures:
             settled.told = told
         return settled
 
-    def _explained(self, error: Exception, seconds: float) -> LostProcessError:
+    def _explained(self, error: BaseException, seconds: float) -> LostProcessError | Interruption:
         others = [rank for rank in range(self._world_size) if rank != self._rank]
         heard: dict[int, Any] = {}
 
@@ -90,8 +93,14 @@ class Failures:
 
         self._wait_for(reason_is_known, seconds)
         own = [(rank, said) for rank, said in heard.items() if not said["lost"]]
+        left = getattr(error, "left", "")
         if own:
             rank, said = own[0]
+            if said["stopped"]:
+                who = f"process {rank} of {self._world_size} (rank {rank}) was asked to"
+                stop = Interruption("\n".join(filter(None, [who, left])), preempted=True)
+                stop.__cause__ = error
+                return stop
             message = f"process {rank} of {self._world_size} (rank {rank}): {said['message']}"
         else:
             silent = ", ".join(str(rank) for rank in others if rank not in heard) or "unknown"
@@ -100,7 +109,7 @@ class Failures:
                 "killed, perhaps by the system for want of memory (dmesg), or its machine is gone"
             )
         settled = LostProcessError(message)
-        settled.left = getattr(error, "left", "")
+        settled.left = left
         settled.__cause__ = error
         return settled
 
@@ -124,7 +133,7 @@ class Failures:
         return None
 
 
-def _line(error: Exception) -> str:
+def _line(error: BaseException) -> str:
     """Says an error as its reader would see it."""
     return str(error) if isinstance(error, MSMedCapError) else f"{type(error).__name__}: {error}"
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+import os
+import shutil
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,9 @@ import torch
 from torch import nn
 
 from lavis_msmedcap.common.distributed import barrier, is_main_process
-from lavis_msmedcap.models.checkpoints import read_checkpoint, save_checkpoint
+from lavis_msmedcap.common.errors import WeightsError
+from lavis_msmedcap.common.whole_files import whole_path
+from lavis_msmedcap.models.checkpoints import read_checkpoint, read_notes, save_checkpoint
 from lavis_msmedcap.runners.ema import WeightAverage, averaged
 from lavis_msmedcap.runners.run_directory import RunDirectory
 
@@ -79,15 +83,20 @@ class Checkpoints:
     Args:
         directory: The run directory.
         facts: What every checkpoint of the run says, for example the scale.
+        keep_best: How many of the best epochs keep their weights; those that are not the best one
+            are called ``checkpoint_epoch-<epoch>``.
 
     Attributes:
         written: How far the run had come, by name of a checkpoint that it has written.
         average: What is written in the place of the model's weights, where it is kept.
     """
 
-    def __init__(self, directory: RunDirectory, facts: Mapping[str, str]) -> None:
+    def __init__(
+        self, directory: RunDirectory, facts: Mapping[str, str], keep_best: int = 1
+    ) -> None:
         self._directory = directory
         self._facts = dict(facts)
+        self._keep_best = keep_best
         self.written: dict[str, str] = {}
         self.average: WeightAverage | None = None
 
@@ -105,10 +114,78 @@ class Checkpoints:
         self._save(self._directory.checkpoint_last, model, state)
         self._tell(self._directory.checkpoint_last, state)
 
-    def save_best(self, model: nn.Module, state: TrainingState) -> None:
-        """Writes the weights of the best epoch so far."""
-        self._save(self._directory.checkpoint_best, model, state)
-        self._tell(self._directory.checkpoint_best, state)
+    def take(
+        self, model: nn.Module, state: TrainingState, scores: Mapping[int, float | None]
+    ) -> bool:
+        """Keeps the weights of the epoch that has just been validated, if they are good enough.
+
+        Args:
+            model: Has these weights.
+            state: Gets to know whether the epoch is the best one.
+            scores: What is to be large, by epoch counted from 1, this one included.
+
+        Returns:
+            Whether it is the best one.
+        """
+        finite = {e: s for e, s in scores.items() if s is not None and math.isfinite(s)}
+        kept = sorted(finite, key=lambda epoch: (-finite[epoch], epoch))[: self._keep_best]
+        best = state.take(scores[state.epoch])
+        path = self._directory.checkpoint_best
+        if not best:
+            path = self._directory.checkpoint_epoch(state.epoch)
+        elif is_main_process():
+            self._keep_second(kept)
+        if best or state.epoch in kept:
+            self._save(path, model, state)
+            self._tell(path, state)
+        self._prune(kept)
+        return best
+
+    def forget_after(self, epoch: int, state: TrainingState) -> None:
+        """Goes back to an epoch: weights of later ones are not those of this training any more.
+
+        Args:
+            epoch: Finished epochs.
+            state: Its best epoch is forgotten if there are no weights of it.
+        """
+        if is_main_process():
+            for path in self._directory.checkpoints_of_epochs():
+                if _epoch_of(path) > epoch:
+                    path.unlink()
+            best = self._directory.checkpoint_best
+            if best.is_file() and _epoch_of(best) > epoch:
+                best.unlink()
+            second = self._directory.checkpoint_epoch(state.best_epoch or 0)
+            if second.is_file() and not best.is_file():
+                second.replace(best)
+        barrier()
+        if state.best_epoch is not None and not self._directory.checkpoint_best.is_file():
+            if is_main_process():
+                logger.warning(
+                    "the weights of epoch %d, the best so far, were replaced by those of one that "
+                    "comes again: the best epoch is chosen among those that follow",
+                    state.best_epoch,
+                )
+            state.best_metric = state.best_epoch = None
+
+    def _keep_second(self, kept: Collection[int]) -> None:
+        """Gives the best weights so far, which are about to be replaced, a name of their own."""
+        best = self._directory.checkpoint_best
+        if not best.is_file() or _epoch_of(best) not in kept:
+            return
+        second = self._directory.checkpoint_epoch(_epoch_of(best))
+        second.unlink(missing_ok=True)
+        try:
+            os.link(best, second)
+        except OSError:  # a file system without links
+            with whole_path(second) as part:
+                shutil.copyfile(best, part)
+
+    def _prune(self, kept: Collection[int]) -> None:
+        for path in self._directory.checkpoints_of_epochs() if is_main_process() else ():
+            if _epoch_of(path) not in kept:
+                path.unlink(missing_ok=True)
+                self.written.pop(path.name, None)
 
     def load_best(self, model: Any, device: torch.device) -> Weights | None:
         """Loads the best weights of the run, or the last ones if none are best.
@@ -141,3 +218,11 @@ class Checkpoints:
     def _tell(self, path: Path, state: TrainingState) -> None:
         self.written[path.name] = f"epoch {state.epoch}, step {state.global_step}"
         logger.info("%s written (%s)", path.name, self.written[path.name])
+
+
+def _epoch_of(path: Path) -> int:
+    """Returns the epoch of a checkpoint; 0 if it cannot be read."""
+    try:
+        return int(read_notes(path).get("epoch", 0))
+    except (WeightsError, OSError, ValueError):
+        return 0

@@ -1,37 +1,17 @@
-"""The folder of one run: never shared with another run, the same on all ranks, taken up again."""
+"""The folder of one run, never shared with another run, and what lies where in it."""
 
 from __future__ import annotations
 
-import logging
 import os
 import secrets
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from filelock import FileLock
-from omegaconf import OmegaConf
-
-from lavis_msmedcap.common.distributed import gather_objects, is_main_process
 from lavis_msmedcap.common.errors import ConfigError
 from lavis_msmedcap.common.paths import resolve_path
-from lavis_msmedcap.common.whole_files import remove_parts
-from lavis_msmedcap.runners.run_status import (
-    STATUS,
-    RunStatus,
-    differences,
-    fingerprint,
-    lock,
-    read_status,
-)
-from lavis_msmedcap.runners.settings import AUTO, OFF
-from lavis_msmedcap.runners.training_state import StateStore
 
 ATTEMPTS = 100
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -98,129 +78,13 @@ class RunDirectory:
         """Trainable parameters of the epoch with the best validation metric."""
         return self.root / "checkpoint_best.safetensors"
 
+    def checkpoint_epoch(self, epoch: int) -> Path:
+        """Trainable parameters of another good epoch, see ``run.keep_best``."""
+        return self.root / f"checkpoint_epoch-{epoch:03d}.safetensors"
 
-@dataclass(frozen=True)
-class OpenRun:
-    """A run directory that this run works in.
-
-    Attributes:
-        directory: The folder.
-        resumed: Whether the run goes on in it, instead of having made it.
-        lock: Held while the run works in it; None on other ranks than the first.
-    """
-
-    directory: RunDirectory
-    resumed: bool
-    lock: FileLock | None = field(default=None, repr=False)
-
-
-def open_run_directory(
-    output_dir: str,
-    resume: str | None = None,
-    config: Mapping[str, Any] | None = None,
-    batch: int = 1,
-) -> OpenRun:
-    """Makes or takes up a run directory on the main process and tells every rank its place.
-
-    Args:
-        output_dir: Folder of run directories, as written in the configuration.
-        resume: ``off`` makes a new one; ``auto`` takes up the newest unfinished run of the same
-            configuration that no other process is working on, if there is one; anything else is
-            the run directory to take up. None is for runs that leave no state: evaluations.
-        config: Resolved configuration as plain values.
-        batch: Images of all processes per forward pass.
-
-    Raises:
-        ConfigError: On every rank, if the folder cannot be made or taken up.
-    """
-    found: list[tuple[str, bool, str]] = []
-    lock_held = None
-    if is_main_process():
-        try:
-            root, resumed, lock_held = _open(output_dir, resume, config or {}, batch)
-            if resumed:
-                for folder in (root, RunDirectory(root).states, RunDirectory(root).result):
-                    remove_parts(folder)
-            found = [(str(root), resumed, "")]
-        except ConfigError as error:
-            found = [("", False, error.problems[0])]
-    root_text, resumed, problem = gather_objects(found)[0]
-    if problem:
-        raise ConfigError([problem])
-    return OpenRun(RunDirectory(Path(root_text)), resumed, lock_held)
-
-
-def _open(
-    output_dir: str, resume: str | None, config: Mapping[str, Any], batch: int
-) -> tuple[Path, bool, FileLock | None]:
-    parent = resolve_path(output_dir)
-    if resume is None:
-        return _make_unique(output_dir, parent), False, None
-    mark = fingerprint(config, batch)
-    if resume not in (OFF, AUTO):
-        root = resolve_path(resume)
-        return root, True, _take_up(root, config, mark)
-    for root in _unfinished(parent, mark):
-        held = lock(root)
-        if held is None:  # another process is at it
-            continue
-        if resume == AUTO:
-            return root, True, held
-        held.release()
-        if _has_state(root):
-            logger.info("an unfinished run like this is at %s; run.resume=auto goes on", root)
-            break
-    root = _make_unique(output_dir, parent)
-    RunStatus(mark).write(root)
-    return root, False, lock(root)
-
-
-def _unfinished(parent: Path, mark: str) -> list[Path]:
-    """Returns the unfinished runs of a configuration, newest first."""
-    found = []
-    for status_file in sorted(parent.glob(f"*/{STATUS}"), reverse=True):
-        status = read_status(status_file.parent)
-        if status is not None and status.fingerprint == mark and not status.finished:
-            found.append(status_file.parent)
-    return found
-
-
-def _has_state(root: Path) -> bool:
-    return bool(StateStore(RunDirectory(root).states).paths())
-
-
-def _take_up(root: Path, config: Mapping[str, Any], mark: str) -> FileLock:
-    """Locks a run directory that the user named.
-
-    Raises:
-        ConfigError: If it cannot be taken up with this configuration, saying what differs.
-    """
-    status = read_status(root)
-    if status is not None and status.finished:
-        raise ConfigError(
-            [f"run.resume: the run in {root} is finished; to train anew, set run.resume=off"]
-        )
-    if status is None or not _has_state(root):
-        raise ConfigError(
-            [
-                f"run.resume: {root} holds no state of a training; name a run directory that has "
-                "status.json and resume/step-*.safetensors, or use auto"
-            ]
-        )
-    if status.fingerprint != mark:
-        stored = OmegaConf.to_container(OmegaConf.load(RunDirectory(root).config))
-        changed = differences(stored, config) or ["the number of processes times batch_size_train"]
-        raise ConfigError(
-            [
-                f"run.resume: the run in {root} was started with another configuration "
-                f"({'; '.join(changed[:5])}); go on with that one, or start anew with "
-                "run.resume=off"
-            ]
-        )
-    held = lock(root)
-    if held is None:
-        raise ConfigError([f"run.resume: another process is working in {root}; wait for its end"])
-    return held
+    def checkpoints_of_epochs(self) -> list[Path]:
+        """Returns those of `checkpoint_epoch` that there are."""
+        return sorted(self.root.glob("checkpoint_epoch-*.safetensors"))
 
 
 def obstacle(output_dir: str) -> str | None:
@@ -241,12 +105,16 @@ def obstacle(output_dir: str) -> str | None:
     return None
 
 
-def _make_unique(output_dir: str, parent: Path) -> Path:
+def make_unique(output_dir: str) -> Path:
     """Makes a run directory of a new name.
+
+    Args:
+        output_dir: Folder of run directories, as written in the configuration.
 
     Raises:
         ConfigError: If that cannot be done.
     """
+    parent = resolve_path(output_dir)
     try:
         return _make_folders(parent)
     except OSError as error:

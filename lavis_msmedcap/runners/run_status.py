@@ -13,7 +13,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
@@ -26,13 +26,15 @@ STATUS, LOCK = RUN_STATUS, ".lock"
 # what may change between an interruption and going on: it changes no weight, but by rounding
 FREE_RUN_KEYS = frozenset(
     {
-        "batch_size_eval",  # per process, as batch_size_train, which `fingerprint` multiplies
-        "compile",
+        # per process: what counts is how many there are on all of them, see `JointBatches`
+        "batch_size_eval",
+        "batch_size_train",
         "device",
         "dist_url",
         "distributed",
         "feature_cache_gib",
         "gpu",
+        "keep_best",
         "keep_last",
         "log_freq",
         "num_workers",
@@ -40,6 +42,7 @@ FREE_RUN_KEYS = frozenset(
         "rank",
         "report",
         "resume",
+        "resume_changed",
         "resume_ckpt_path",
         "save_every_minutes",
         "shard_llm",
@@ -47,6 +50,38 @@ FREE_RUN_KEYS = frozenset(
         "world_size",
     }
 )
+# when a run gives up, which it has not
+FREE_DATASET_KEYS = frozenset({"max_bad", "on_bad"})
+
+
+class JointBatches(NamedTuple):
+    """Images of all processes per forward pass; how they are shared among processes may change.
+
+    Attributes:
+        train: In training.
+        evaluation: In validations whose losses compare the images of a batch, which is easier in a
+            small one; None where it does not matter.
+    """
+
+    train: int = 0
+    evaluation: int | None = None
+
+    def differences(self, other: JointBatches, world_size: int) -> list[str]:
+        """Says how another one differs, and what would make it the same.
+
+        Args:
+            other: Of a run of today.
+            world_size: Its number of processes.
+        """
+        keys = ("batch_size_train", "batch_size_eval")
+        return [
+            f"images of all processes per batch: {mine} -> {theirs}, run.{key}="
+            f"{mine // world_size} on {world_size} process(es) makes them the same"
+            if mine % world_size == 0
+            else f"images of all processes per batch: {mine} -> {theirs}, run.{key}"
+            for key, mine, theirs in zip(keys, self, other)
+            if mine is not None and mine != theirs
+        ]
 
 
 @dataclass
@@ -55,11 +90,13 @@ class RunStatus:
 
     Attributes:
         fingerprint: Hash of the configuration, see `fingerprint`.
+        batches: Images per forward pass.
         validations: (epoch counted from 1, metric or None) of every validated epoch, in order.
         finished: Whether nothing is left to do.
     """
 
     fingerprint: str = ""
+    batches: JointBatches = field(default_factory=JointBatches)
     validations: list[tuple[int, float | None]] = field(default_factory=list)
     finished: bool = False
 
@@ -82,46 +119,71 @@ def read_status(root: Path) -> RunStatus | None:
     try:
         content = json.loads((root / STATUS).read_text(encoding="utf-8"))
         validations = [(int(epoch), metric) for epoch, metric in content["validations"]]
-        return RunStatus(str(content["fingerprint"]), validations, bool(content["finished"]))
+        return RunStatus(
+            str(content["fingerprint"]),
+            JointBatches(*content["batches"]),
+            validations,
+            bool(content["finished"]),
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def fingerprint(config: Mapping[str, Any], global_batch: int) -> str:
-    """Hashes what decides on the weights of a run.
+def fingerprint(config: Mapping[str, Any]) -> str:
+    """Hashes what decides on the weights of a run, but for the batches (`JointBatches`).
 
     Args:
         config: Resolved configuration as plain values, with its ``run`` section.
-        global_batch: Images of all processes per forward pass; how they are shared among processes
-            may change between an interruption and going on.
     """
-    run = {key: v for key, v in config.get("run", {}).items() if key not in FREE_RUN_KEYS}
-    run["batch_size_train"] = global_batch
-    text = json.dumps({**config, "run": run}, sort_keys=True, default=str)
+    counted = _without_free_keys(config)
+    text = json.dumps(counted, sort_keys=True, default=str)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def differences(old: Any, new: Any, path: str = "") -> list[str]:
+def differences(old: Any, new: Any) -> list[str]:
     """Lists the keys in which two configurations differ, as ``run.init_lr: 0.1 -> 0.2``."""
+    return _differences(_without_free_keys(old), _without_free_keys(new), "")
+
+
+def _differences(old: Any, new: Any, path: str) -> list[str]:
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         return [
             line
             for key in sorted({*old, *new})
-            if not (path == "run" and key in FREE_RUN_KEYS)
-            for line in differences(old.get(key), new.get(key), f"{path}.{key}" if path else key)
+            for line in _differences(old.get(key), new.get(key), f"{path}.{key}" if path else key)
         ]
     return [] if old == new else [f"{path}: {old!r} -> {new!r}"]
 
 
-def lock(root: Path) -> FileLock | None:
+def _without_free_keys(config: Mapping[str, Any]) -> dict[str, Any]:
+    counted = dict(config)
+    if isinstance(config.get("run"), Mapping):
+        counted["run"] = _without(config["run"], FREE_RUN_KEYS)
+    if isinstance(config.get("datasets"), Mapping):
+        counted["datasets"] = {
+            name: _without(section, FREE_DATASET_KEYS) if isinstance(section, Mapping) else section
+            for name, section in config["datasets"].items()
+        }
+    return counted
+
+
+def _without(section: Mapping[str, Any], keys: frozenset[str]) -> dict[str, Any]:
+    return {key: value for key, value in section.items() if key not in keys}
+
+
+def lock(root: Path, seconds: float = 0.0) -> FileLock | None:
     """Takes the lock of a run directory for as long as the returned object lives.
+
+    Args:
+        root: The run directory.
+        seconds: How long to wait for it.
 
     Returns:
         None if another process has it.
     """
     found = FileLock(str(root / LOCK))
     try:
-        found.acquire(timeout=0)
+        found.acquire(timeout=seconds)
     except Timeout:
         return None
     except OSError as error:  # some network drives know no locks

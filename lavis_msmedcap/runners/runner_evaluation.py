@@ -23,6 +23,7 @@ from lavis_msmedcap.runners.run_directory import RunDirectory
 from lavis_msmedcap.runners.run_log import RunLog
 from lavis_msmedcap.runners.runner_properties import RunnerProperties
 from lavis_msmedcap.runners.settings import AUTO
+from lavis_msmedcap.runners.stopping import StopRequest
 from lavis_msmedcap.runners.training_state import StateError, StateStore
 
 logger = logging.getLogger(__name__)
@@ -44,6 +45,7 @@ class RunnerEvaluation(RunnerProperties):
     log: RunLog
     checkpoints: Checkpoints
     _evaluator: Evaluator
+    _request: StopRequest
 
     @property
     def _bare_model(self) -> nn.Module:
@@ -60,7 +62,7 @@ class RunnerEvaluation(RunnerProperties):
         Returns:
             What the task makes of each split.
         """
-        with self._logging():
+        with self._logging(), self._request.listening():
             if not self.test_splits:
                 return {}
             weights = self._weights(cur_epoch, skip_reload)

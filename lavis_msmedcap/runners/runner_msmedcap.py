@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -35,11 +36,12 @@ from lavis_msmedcap.runners.evaluator import Evaluator
 from lavis_msmedcap.runners.image_check import check_eval_images
 from lavis_msmedcap.runners.keeper import Keeper
 from lavis_msmedcap.runners.loaders import check_splits, describe_plan, train_loader, with_split
+from lavis_msmedcap.runners.open_run import open_run_directory
 from lavis_msmedcap.runners.precision import Precision, choose_device
 from lavis_msmedcap.runners.reporter import TrainingReporter
-from lavis_msmedcap.runners.run_directory import RunDirectory, open_run_directory
+from lavis_msmedcap.runners.run_directory import RunDirectory
 from lavis_msmedcap.runners.run_log import RunLog
-from lavis_msmedcap.runners.run_status import RunStatus, read_status
+from lavis_msmedcap.runners.run_status import JointBatches, RunStatus, read_status
 from lavis_msmedcap.runners.runner_evaluation import RunnerEvaluation
 from lavis_msmedcap.runners.settings import RunSettings
 from lavis_msmedcap.runners.sharding import check_sharding
@@ -121,7 +123,7 @@ class RunnerMSMedCap(RunnerEvaluation):
         with self.log.attached():
             self.precision = Precision(self.settings.amp, device)
         self.state = TrainingState()
-        self.checkpoints = Checkpoints(self.directory, self._facts())
+        self.checkpoints = Checkpoints(self.directory, self._facts(), self.settings.keep_best)
         self._book = DataBook(datasets, self.directory.data_summary)
 
     def _choose(
@@ -155,8 +157,12 @@ class RunnerMSMedCap(RunnerEvaluation):
         settings = self.settings
         # an evaluation has nothing to go on with
         resume = None if settings.evaluate else settings.resume
-        batch = settings.batch_size_train * get_world_size()
-        self._open = open_run_directory(settings.output_dir, resume, self._plain_config(), batch)
+        compared = getattr(self.task, "compares_within_batches", False)
+        batches = JointBatches(
+            settings.batch_size_train * get_world_size(),
+            settings.batch_size_eval * get_world_size() if compared else None,
+        )
+        self._open = open_run_directory(settings.output_dir, resume, self._plain_config(), batches)
         self.directory: RunDirectory = self._open.directory
         self.output_dir = self.directory.root
         self.result_dir = self.directory.result
@@ -187,6 +193,11 @@ class RunnerMSMedCap(RunnerEvaluation):
         """Returns what checkpoints say about the run."""
         return {"scale": self.config.config.get("scale") or "", "run": self.output_dir.name}
 
+    @property
+    def stop_signal(self) -> signal.Signals | None:
+        """The signal that has asked the run to stop, also if it came when all was done."""
+        return self._request.signal
+
     # --- training -----------------------------------------------------------------------------
 
     def train(self) -> None:
@@ -211,8 +222,10 @@ class RunnerMSMedCap(RunnerEvaluation):
                 keeper = self._train_epochs()
                 for split, result in self.evaluate().items():
                     self._trackers.write(split, self.state.global_step, result or {})
-                self._finish(keeper)
-                complete = True
+                with self._request.patient():  # it is done: a request comes too late
+                    self._finish(keeper)
+                    complete = True
+                    self._trackers.close(complete)
             finally:
                 self._trackers.close(complete)
 

@@ -59,7 +59,9 @@ class RunSettings:
         resume: ``off``, ``auto`` (the newest unfinished run of the same configuration, if there is
             one), or a run directory.
         save_every_minutes: Time between two states within an epoch; 0 writes them between epochs.
+        resume_changed: Take up the run directory that ``resume`` names under another configuration.
         keep_last: States that are kept.
+        keep_best: Best epochs whose weights are kept.
         best_metric: Result of the first of ``valid_splits`` that chooses the best epoch, for
             example ``loss`` or ``CIDEr``; None leaves it to the task.
         early_stopping: Epochs without a better one after which the training ends; None never.
@@ -102,7 +104,9 @@ class RunSettings:
     feature_cache_gib: float = 0.0
     resume: str = OFF
     save_every_minutes: float = 10.0
+    resume_changed: bool = False
     keep_last: int = 2
+    keep_best: int = 1
     best_metric: str | None = None
     early_stopping: int | None = None
     deterministic: bool = False
@@ -153,7 +157,9 @@ class RunSettings:
             save_every_minutes=reader.number(
                 "save_every_minutes", cls.save_every_minutes, least=0.0
             ),
+            resume_changed=reader.flag("resume_changed", cls.resume_changed),
             keep_last=reader.integer("keep_last", cls.keep_last, least=1),
+            keep_best=reader.integer("keep_best", cls.keep_best, least=1),
             best_metric=reader.optional("best_metric", None, str),
             early_stopping=reader.optional("early_stopping", None, reader.count),
             deterministic=reader.flag("deterministic", cls.deterministic),
@@ -164,6 +170,11 @@ class RunSettings:
         )
         if not settings.evaluate:
             reader.problems += length_problems(run_cfg)
+        if settings.resume_changed and settings.resume in (OFF, AUTO):
+            reader.problems.append(
+                f"run.resume_changed is true, but run.resume is {settings.resume}; name the run "
+                "directory that is to be taken up, run.resume=DIR"
+            )
         if not settings.evaluate and not settings.valid_splits:
             reader.problems += idle_selection(settings.best_metric, settings.early_stopping)
         reader.finish()

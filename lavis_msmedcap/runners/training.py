@@ -97,7 +97,7 @@ class Training:
         request: Whether somebody has asked to stop.
         log: The run's log.
         trackers: Get the results of validations too.
-        close_epoch: Called on every rank between the last step of an epoch and its checkpoint.
+        close_epoch: Called on every rank when an epoch has its checkpoint and its state.
     """
 
     def __init__(
@@ -171,6 +171,7 @@ class Training:
             self.state.epoch = epoch
             self.state.take(metric)
         self.state.epoch, self.state.global_step = start.epoch, start.step
+        self._checkpoints.forget_after(start.epoch, self.state)
         if is_main_process():
             done = self._status.validated
             self._validation.cut(lambda row: int(row["epoch"]) <= done)
@@ -180,12 +181,12 @@ class Training:
         sampler.set_epoch(epoch, start.batch, start.batch + steps_left * self._loop.accumulate)
         with self._request.patient():
             sums = self._loop.run_epoch(self._loader, epoch, start.batch, Sums(dict(start.totals)))
-            self._close_epoch()
             self.state.epoch = epoch + 1
             self.state.global_step = self._loop.global_step
             # before validation: nothing that happens there may cost the epoch
             self._checkpoints.save_last(self._model, self.state)
             self._keeper.save(self._loop.progress(epoch + 1))
+            self._close_epoch()  # after them: it may raise
         means = {f"train_{name}": mean for name, mean in sums.means().items()}
         self._log.file_only(json.dumps(means))
         # somebody may have asked after the last step, while checkpoint and state were written
@@ -212,8 +213,8 @@ class Training:
             if number:
                 continue
             chosen = selection.score(result)
-            if self.state.take(chosen):
-                self._checkpoints.save_best(self._model, self.state)
+            scores = {**dict(self._status.validations), epoch: chosen}
+            if self._checkpoints.take(self._model, self.state, scores):
                 logger.info("epoch %d is the best so far", epoch)
         if selection.splits:
             self._checkpoints.save_last(self._model, self.state)

@@ -8,11 +8,12 @@ code: torch's way, with the traceback, is right for it.
 
 from __future__ import annotations
 
+import atexit
+import multiprocessing
 import signal
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from types import FrameType
 from typing import Any
 
 from torch.utils.data import DataLoader, Dataset, get_worker_info
@@ -20,7 +21,6 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from lavis_msmedcap.common.errors import MSMedCapError
 
 Batch = dict[str, Any]
-GRACE = 10  # seconds for the main process to write its state
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,10 @@ class PlainErrorLoader(DataLoader[Batch]):
             worker_init_fn=outlive_signals,
             **options,
         )
+        if self.num_workers:
+            # before the hook of multiprocessing, which waits for the workers without an end
+            atexit.unregister(_kill_workers)
+            atexit.register(_kill_workers)
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         """Yields batches.
@@ -78,17 +82,18 @@ class PlainErrorLoader(DataLoader[Batch]):
 def outlive_signals(_worker: int) -> None:
     """Lets a worker process go on when all processes are asked to end.
 
-    Ctrl-C, torchrun and Slurm signal workers too. The main process, which writes its state then,
-    still needs them; it ends them itself.
+    Ctrl-C, torchrun and Slurm signal workers too. The main process still needs them then, for as
+    long as its step takes, and ends them itself; if it dies, torch's workers notice within seconds.
     """
-    for name in ("SIGINT", "SIGUSR1"):
+    for name in ("SIGINT", "SIGUSR1", "SIGTERM"):
         signal.signal(getattr(signal, name), signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _end_later)
 
 
-def _end_later(_number: int, _frame: FrameType | None) -> None:
-    signal.alarm(GRACE)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # asked again, by the main process at its end
+def _kill_workers() -> None:
+    """Ends the workers that are left at the end of the main process, busy with a file or not."""
+    for process in multiprocessing.active_children():
+        if process.daemon:  # as torch makes them
+            process.kill()
 
 
 class Ahead:

@@ -7,7 +7,7 @@ import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import torch
 from lavis.common.registry import registry
@@ -26,7 +26,13 @@ Key = tuple[str, str]  # (dataset, image_id)
 
 
 class MSMedCapTask(BaseTask):
-    """Base of the tasks; `train_step` returns the model's whole output, not only its loss."""
+    """Base of the tasks; `train_step` returns the model's whole output, not only its loss.
+
+    Attributes:
+        compares_within_batches: Whether what validation measures depends on the size of a batch.
+    """
+
+    compares_within_batches: ClassVar[bool] = False
 
     def build_model(self, cfg: Any) -> nn.Module:
         """Builds the model that ``model.arch`` names.

@@ -7,7 +7,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from lavis.common.registry import registry
@@ -37,6 +37,8 @@ class MixedSemanticPretrainTask(MSMedCapTask):
     Args:
         report_split: Split that ``report.html`` is about; None writes none.
     """
+
+    compares_within_batches: ClassVar[bool] = True  # ITC, and the hard negatives of ITM
 
     def __init__(self, report_split: str | None = None) -> None:
         super().__init__()

@@ -143,9 +143,10 @@ def test_files_have_the_same_names_and_go_on_either_way(
         assert not any("_orig_mod" in name for name, _ in model.named_parameters())
 
 
-def test_a_run_goes_on_with_or_without_it() -> None:
-    marks = {fingerprint({"run": {"init_lr": 0.1, **run}}, 4) for run in ({}, {"compile": True})}
-    assert len(marks) == 1
+def test_with_it_it_is_another_run() -> None:
+    """Compiled blocks draw the numbers of dropout in another order."""
+    marks = {fingerprint({"run": {"init_lr": 0.1, **run}}) for run in ({}, {"compile": True})}
+    assert len(marks) == 2
 
 
 def test_a_machine_without_a_compiler_is_told_before_a_run_directory_is_made(

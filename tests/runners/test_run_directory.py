@@ -8,7 +8,7 @@ import pytest
 
 from lavis_msmedcap.common.errors import ConfigError
 from lavis_msmedcap.runners import run_directory
-from lavis_msmedcap.runners.run_directory import open_run_directory
+from lavis_msmedcap.runners.open_run import open_run_directory
 
 
 def test_name_and_result_folder(tmp_path: Path):
