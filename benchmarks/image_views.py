@@ -13,6 +13,7 @@ core. Times are those of the processor in one thread, which neighbours on the ma
 from __future__ import annotations
 
 import argparse
+import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -118,6 +119,7 @@ def main() -> None:
         "images/s/core     peers    ours  ratio | ours / peers raw | ours float / peers |", end=""
     )
     print(" largest difference (levels): CLIP, SAM")
+    ratios = []
     with tempfile.TemporaryDirectory() as folder:
         for grey in (False, True):
             for size in SIZES:
@@ -130,6 +132,7 @@ def main() -> None:
                 }
                 seconds = interleaved(ways, arguments.rounds, time.process_time)
                 rate = {name: len(paths) / value for name, value in seconds.items()}
+                ratios.append(rate["ours"] / rate["peers"])
                 pairs = [largest_differences(path, ours(path)) for path in paths]
                 clip, sam = (max(values) for values in zip(*pairs))
                 name = f"{size[0]}x{size[1]} {'grey' if grey else 'RGB'}"
@@ -139,6 +142,7 @@ def main() -> None:
                     f"{rate['float'] / rate['peers']:19.2f} | {clip:.1f}, {sam:.1f}",
                     flush=True,
                 )
+    print(f"geometric mean of the ratios: {statistics.geometric_mean(ratios):.2f}")
 
 
 if __name__ == "__main__":

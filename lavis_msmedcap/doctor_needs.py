@@ -59,32 +59,15 @@ def _check_gpu_memory(plan: Plan, there: int) -> Finding:
     return Finding(MISSING, f"{told}; {cure}")
 
 
-def disk_bytes(plan: Plan, run: Mapping[str, Any]) -> int:
-    """Returns the largest size of a run directory.
-
-    It holds checkpoints, states, and for a moment a new file of each before the old one goes. Logs
-    and results are small beside them.
-
-    Args:
-        plan: Sizes of the model.
-        run: The ``run:`` section.
-    """
-    from lavis_msmedcap.memory.estimate import ADAMW_MOMENTS, trainable_bytes
+def _check_output_space(plan: Plan, run: Mapping[str, Any], output: Path) -> Finding:
+    from lavis_msmedcap.memory.estimate import trainable_bytes
+    from lavis_msmedcap.models.weight_download import show_size
+    from lavis_msmedcap.runners.disk_room import disk_bytes
     from lavis_msmedcap.runners.settings import RunSettings
 
     weights, values = trainable_bytes(plan.model, plan.shape)
-    average = 4 * values if run.get("ema_decay") is not None else 0
-    state = (1 + ADAMW_MOMENTS) * weights + average
-    states = int(run.get("keep_last", RunSettings.keep_last)) + 1
-    best = int(run.get("keep_best", RunSettings.keep_best)) if run.get("valid_splits") else 0
-    checkpoints = 2 + best  # the last one, and the one under way
-    return round(checkpoints * weights + states * state)
-
-
-def _check_output_space(plan: Plan, run: Mapping[str, Any], output: Path) -> Finding:
-    from lavis_msmedcap.models.weight_download import show_size
-
-    needed, free = disk_bytes(plan, run), shutil.disk_usage(nearest_existing(output)).free
+    needed = disk_bytes(weights, values, RunSettings.from_run_cfg(run))
+    free = shutil.disk_usage(nearest_existing(output)).free
     told = f"disk for checkpoints and states: {show_size(needed)} needed, {show_size(free)} free"
     if needed <= free:
         return Finding(OK, told)

@@ -18,7 +18,7 @@ import torch
 from lavis_msmedcap import cli, doctor, doctor_machine, doctor_needs, doctor_packages
 from lavis_msmedcap.doctor_findings import MISSING, NOTE, OK, Finding
 from lavis_msmedcap.doctor_machine import check_disk, check_gpu, check_torchvision
-from lavis_msmedcap.doctor_needs import _check_gpu_memory, check_needs, disk_bytes
+from lavis_msmedcap.doctor_needs import _check_gpu_memory, check_needs
 from lavis_msmedcap.doctor_packages import check_packages, modern_lines
 
 pytestmark = pytest.mark.usefixtures("empty_places")
@@ -299,19 +299,6 @@ def test_the_disk_that_a_run_needs(
     assert told.split()[0] == MISSING
     assert "1 kB free" in told
     assert told.endswith("set run.output_dir to another disk, or run.keep_last=1")
-
-
-def test_the_estimate_of_the_disk_is_what_is_written(tmp_path: Path) -> None:
-    """A checkpoint holds the trainable values, a state three times as much."""
-    model: Any = {"qformer": {"precision": "fp32"}}
-    branch = SimpleNamespace(trainable={"qformer": 900, "query_tokens": 100})
-    plan: Any = SimpleNamespace(
-        model=model, shape=SimpleNamespace(branches={"clip": branch}, llm=None)
-    )
-    # last and the one under way; three states of weights and two moments
-    assert disk_bytes(plan, {}) == 2 * 4000 + 3 * 12000
-    options = {"valid_splits": ["val"], "keep_last": 1, "ema_decay": 0.999}
-    assert disk_bytes(plan, options) == 3 * 4000 + 2 * (12000 + 4000)
 
 
 @pytest.mark.usefixtures("sound_machine")

@@ -97,7 +97,7 @@ class Failures:
         if own:
             rank, said = own[0]
             if said["stopped"]:
-                who = f"process {rank} of {self._world_size} (rank {rank}) was asked to"
+                who = f"the request came to process {rank} of {self._world_size} (rank {rank})"
                 stop = Interruption("\n".join(filter(None, [who, left])), preempted=True)
                 stop.__cause__ = error
                 return stop

@@ -29,6 +29,7 @@ from lavis_msmedcap.runners.checkpointing import BEST, Checkpoints, TrainingStat
 from lavis_msmedcap.runners.compilation import check_compiler
 from lavis_msmedcap.runners.data_summary import DataBook
 from lavis_msmedcap.runners.determinism import settle_cublas
+from lavis_msmedcap.runners.disk_room import check_room
 from lavis_msmedcap.runners.domains import check_domains, dataset_domains
 from lavis_msmedcap.runners.ema import WeightAverage, averaged
 from lavis_msmedcap.runners.environment import environment_text
@@ -237,6 +238,7 @@ class RunnerMSMedCap(RunnerEvaluation):
         start = keeper.load()
         self.checkpoints.average = average
         self._introduce(start)
+        check_room(self.output_dir, model, self.settings)
         self.checkpoints.rehearse(model)
         if hasattr(model, "keep_features"):  # evaluation alone sees every image once
             model.keep_features(self.settings.feature_cache_gib)

@@ -52,6 +52,14 @@ class Faulty(MixedSemanticPretrainTask):
         return super().train_step(model, samples)
 
 
+class AskedInValidation(MixedSemanticPretrainTask):
+    """Its process is asked to stop, and no other one is."""
+
+    def valid_step(self, model: nn.Module, samples: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return super().valid_step(model, samples)
+
+
 class Saved(tiny.TinyModel):  # type: ignore[name-defined, misc]
     """Calls something when its weights are asked for to be saved, counted from 1."""
 
@@ -204,6 +212,8 @@ def ranks(folder: Path, fault: str) -> None:
             task = Faulty(3, kill)
         if fault == "mistake" and not first:
             task = Faulty(2, mistake)
+        if fault == "asked" and not first:
+            task = AskedInValidation()
         if fault == "checkpoint":
             if first:
                 model = Saved(2, lambda: slowly(flag))

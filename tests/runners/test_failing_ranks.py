@@ -20,7 +20,7 @@ from lavis_msmedcap.runners.training_state import StateStore, read_state
 WORKER = Path(__file__).with_name("run_worker.py")
 BOUND = 60.0  # seconds from the last line that a healthy run writes; torchrun itself waits 30 s
 # a chain of whole runs, in which each one takes up the one before
-FAULTS = ("step", "checkpoint", "image", "mistake", "first", "none")
+FAULTS = ("step", "checkpoint", "image", "mistake", "first", "asked", "none")
 
 
 @dataclass
@@ -77,7 +77,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
 @pytest.mark.slow
 @pytest.mark.journey
 class TestRanks:
-    @pytest.mark.parametrize("fault", FAULTS[:-1])
+    @pytest.mark.parametrize("fault", FAULTS[:-2])
     def test_one_message_within_bounds(self, outcomes: dict[str, Outcome], fault: str) -> None:
         outcome = outcomes[fault]
         assert outcome.code != 0
@@ -98,6 +98,14 @@ class TestRanks:
     def test_an_error_on_one_rank(self, outcomes: dict[str, Outcome]) -> None:
         told = "error: process 1 of 2 (rank 1): TypeError: a mistake in code\n"
         assert outcomes["mistake"].errors[0].startswith(told)
+
+    def test_one_rank_is_asked_to_stop(self, outcomes: dict[str, Outcome]) -> None:
+        asked = outcomes["asked"]
+        assert (asked.code != 0, asked.errors, asked.seconds < BOUND) == (True, [], True)
+        assert (
+            "asked to stop\nthe request came to process 1 of 2 (rank 1)\nrun directory: "
+        ) in asked.output
+        assert f"last good state: resume/step-{asked.step:09d}.safetensors" in asked.output
 
     def test_the_same_command_goes_on(self, outcomes: dict[str, Outcome]) -> None:
         assert outcomes["none"].code == 0
