@@ -16,6 +16,7 @@ from lavis_msmedcap.data_check.text import (
     dataset_rows,
     example,
     pick_examples,
+    reading_notes,
     share,
 )
 from lavis_msmedcap.report.gallery import picture
@@ -57,7 +58,7 @@ def write_check(path: Path, check: DataCheck) -> Path:
             f"<header><h1>Data check</h1>\n{fact_list(facts)}",
             f'<p class="small">{_PRIVATE}</p></header>',
             "<main>",
-            _section("data", "Data sets", _table(dataset_rows(check.records), names=2)),
+            _section("data", "Data sets", _datasets(check)),
             _findings(check),
             _section("lengths", "Captions", _table(caption_rows(check.captions.stats), names=2)),
             _leaks(check),
@@ -71,6 +72,12 @@ def write_check(path: Path, check: DataCheck) -> Path:
         return write_page(path, "Data check", body)
     except OSError as error:
         raise DataError(f"--html: {path} cannot be written: {error}") from error
+
+
+def _datasets(check: DataCheck) -> str:
+    notes = "\n".join(f"<li>{escape(note)}</li>" for note in reading_notes(check))
+    listing = f'<ul class="notes">{notes}</ul>' if notes else ""
+    return _table(dataset_rows(check.records), names=2) + listing
 
 
 def _findings(check: DataCheck) -> str:

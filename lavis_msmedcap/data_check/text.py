@@ -30,6 +30,9 @@ _CAPTION_CHARACTERS = 70
 def describe(check: DataCheck) -> str:
     """Writes a check as lines of text, worst first."""
     lines = [check.title, "", *dataset_table(check)]
+    notes = reading_notes(check)
+    if notes:
+        lines += ["", "how the files were read:", *(f"  {note}" for note in notes)]
     for severity, head in _HEADS.items():
         found = [finding for finding in check.findings if finding.severity == severity]
         if found:
@@ -66,6 +69,16 @@ def dataset_rows(records: Sequence[MedCapRecord]) -> list[list[str]]:
         counts = [f"{count:,}" for count in (len(own), captions)]
         rows.append([source, SPLITS[split], *counts, f"{groups:,}" if groups else "unknown"])
     return rows
+
+
+def reading_notes(check: DataCheck) -> list[str]:
+    """Says what readers made of the files where that is not plain, as guessed columns."""
+    return [
+        f"{report.name}: {note} ({count:,})"
+        for report in check.reports
+        for note, count in sorted(report.notes.items())
+        if count
+    ]
 
 
 def caption_table(stats: Sequence[CaptionStats]) -> list[str]:

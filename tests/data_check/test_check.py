@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections import Counter
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from lavis_msmedcap.data_check.choices import FIX_GROUP, FIX_IMAGE, FIX_NONE
 from lavis_msmedcap.data_check.findings import NOTE, PROBLEM, WARNING
 from lavis_msmedcap.data_check.formats import read_place
 from lavis_msmedcap.data_check.manifest import clean, write_manifest
+from lavis_msmedcap.data_check.page import write_check
+from lavis_msmedcap.data_check.text import describe
 from lavis_msmedcap.datasets.readers.report import ReadReport
 
 
@@ -180,3 +183,12 @@ def test_huge_images_are_noted(tmp_path):
     entries = {"R_1": ("PMC1", "A slide.", image.read_bytes())}
     check = checked(roco(tmp_path / "roco", "train", entries))
     assert "image: huge" in counts(check, NOTE)
+
+
+def test_what_the_reader_decided_is_told_in_text_and_page(tmp_path):
+    put(tmp_path / "one.png", picture(1))
+    check = checked(put(tmp_path / "captions.csv", "image,caption\none.png,a lesion\n"))
+    note = "captions: records without a split of their own, taken as train (1)"
+    assert f"how the files were read:\n  {note}\n" in describe(check)
+    write_check(tmp_path / "page.html", check)
+    assert note in html.unescape((tmp_path / "page.html").read_text(encoding="utf-8"))
