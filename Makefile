@@ -49,7 +49,8 @@ demo: $(READY)  ## train both stages and evaluate, at demonstration scale on a C
 	@echo "Report: $$(ls -t output/msmedcap/*/*/report.html | head -n 1)"
 
 test: lint  ## lint, types and tests, those of installation and of whole runs included
-	$(RUN) -m pytest -m 'not weights and (install or journey or not slow)'
+	$(RUN) -m pytest -n auto --maxprocesses 4 --dist loadfile \
+	  -m 'not weights and (install or journey or not slow)'
 
 lint: $(READY)  ## ruff (rules and formatting) and mypy
 	$(RUN) -m ruff check .

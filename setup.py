@@ -135,6 +135,7 @@ setup(
             "ruff>=0.17,<0.18",  # its formatting changes between minor versions
             "mypy>=1.15,<3",
             "pytest>=8",
+            "pytest-xdist>=3",
             "hypothesis>=6",
             "nibabel>=4",
             "pyarrow>=10,<24",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,9 +12,9 @@ import pytest
 import torch
 
 from lavis_msmedcap.models.checkpoints import CHECKPOINT_NAMES, save_checkpoint
+from lavis_msmedcap.runners.run_status import RunStatus
 
 TOOLS = Path(__file__).parents[1] / "tools"
-STATUS = {"fingerprint": "1", "finished": True, "validations": []}
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +33,7 @@ def finished_run(root: Path, weight: float = 1.0, loss: str = "2.5") -> Path:
         save_checkpoint(root / name, {"w": torch.tensor([weight])}, {"arch": "msmedcap"})
     for name in ("metrics.csv", "validation.csv"):
         (root / name).write_text(f"step,loss,seconds\n1,{loss},{weight}\n")
-    (root / "status.json").write_text(json.dumps(STATUS))
+    RunStatus("1", finished=True).write(root)
     return root
 
 

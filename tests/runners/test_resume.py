@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from lavis_msmedcap.common.errors import ConfigError
 from lavis_msmedcap.models.checkpoints import read_checkpoint
+from lavis_msmedcap.runners import open_run
 from lavis_msmedcap.runners.run_status import lock, read_status
 from lavis_msmedcap.runners.runner_msmedcap import RunnerMSMedCap
 from lavis_msmedcap.runners.training_state import StateError, StateStore
@@ -227,7 +228,10 @@ def test_another_configuration_is_another_run(tiny: ModuleType, tmp_path: Path) 
     assert Path(runner.output_dir) == root
 
 
-def test_a_run_that_is_still_going_is_left_alone(tiny: ModuleType, tmp_path: Path) -> None:
+def test_a_run_that_is_still_going_is_left_alone(
+    tiny: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(open_run, "WAIT_FOR_LOCK", 0.1)
     root = cut_off(tiny, tmp_path, {"train_step": 5})
     held = lock(root)
     assert held is not None
