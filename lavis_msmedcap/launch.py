@@ -103,7 +103,14 @@ def _leave_before_the_next(request: StopRequest, runner: Any, last: bool) -> Non
 
 def _run(runner: Any, config: RunConfig) -> Any:
     evaluates = config.run_cfg.get("evaluate")
-    return runner.evaluate(skip_reload=True) if evaluates else runner.train()
+    try:
+        return runner.evaluate(skip_reload=True) if evaluates else runner.train()
+    except KeyboardInterrupt as stop:
+        if isinstance(runner, RunnerProperties):
+            raise
+        name = type(runner).__name__
+        told = f"{name} is LAVIS' own and keeps no states; its checkpoints are in run.output_dir"
+        raise Interruption(told, preempted=isinstance(stop, Preempted)) from stop
 
 
 def _prepare(config: RunConfig) -> Any:
