@@ -68,14 +68,26 @@ def launch(*configs: RunConfig) -> Any:
             for config in configs:
                 if chain.is_done(config):
                     continue
-                make_current(config)
-                runner = _prepare(config)
-                # our runners hear requests themselves; a stage that is done must be remembered
-                own = isinstance(runner, RunnerProperties)
-                with request.patient() if own else contextlib.nullcontext():
-                    result = _run(runner, config)
-                    chain.finish(config)
-                _leave_before_the_next(request, runner, last=config is configs[-1])
+                result = _run_stage(config, chain, request)
+                if config is not configs[-1] and any(gather_objects([request.asked()])):
+                    request.leave()
+                    raise Preempted
+    return result
+
+
+def _run_stage(config: RunConfig, chain: Chain, request: StopRequest) -> Any:
+    """Runs one stage. Its frame is gone when an error is told, and the runner's connections too."""
+    make_current(config)
+    runner = _prepare(config)
+    if not isinstance(runner, RunnerProperties):
+        result = _run_of_lavis(runner, config)
+        chain.finish(config)
+        return result
+    chain.begin(config, runner.output_dir)
+    # it hears requests itself; a stage that is done must be remembered, whoever asks meanwhile
+    with request.patient():
+        result = runner.run(request)
+        chain.finish(config)
     return result
 
 
@@ -88,26 +100,16 @@ def _hearing(request: StopRequest, chain: Chain) -> Iterator[None]:
     except Interruption:
         raise
     except KeyboardInterrupt as stop:
+        if get_rank() != 0:  # the first one tells
+            raise
         raise Interruption(chain.how_to_go_on(), preempted=isinstance(stop, Preempted)) from stop
 
 
-def _leave_before_the_next(request: StopRequest, runner: Any, last: bool) -> None:
-    """Leaves between two stages if any process has been asked to, in this stage or after it."""
-    if last:
-        return
-    request.signal = request.signal or getattr(runner, "stop_signal", None)
-    if any(gather_objects([request.signal is not None])):
-        request.leave()
-        raise Preempted
-
-
-def _run(runner: Any, config: RunConfig) -> Any:
-    evaluates = config.run_cfg.get("evaluate")
+def _run_of_lavis(runner: Any, config: RunConfig) -> Any:
     try:
+        evaluates = config.run_cfg.get("evaluate")
         return runner.evaluate(skip_reload=True) if evaluates else runner.train()
     except KeyboardInterrupt as stop:
-        if isinstance(runner, RunnerProperties):
-            raise
         name = type(runner).__name__
         told = f"{name} is LAVIS' own and keeps no states; its checkpoints are in run.output_dir"
         raise Interruption(told, preempted=isinstance(stop, Preempted)) from stop

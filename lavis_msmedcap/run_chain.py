@@ -7,12 +7,13 @@ import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from lavis_msmedcap.common.distributed import gather_objects, get_world_size, is_main_process
 from lavis_msmedcap.common.paths import resolve_path
 from lavis_msmedcap.common.whole_files import write_whole
 from lavis_msmedcap.run_config import RunConfig
-from lavis_msmedcap.runners.run_status import fingerprint
+from lavis_msmedcap.runners.run_status import fingerprint, read_status
 from lavis_msmedcap.runners.settings import OFF
 
 logger = logging.getLogger(__name__)
@@ -21,8 +22,10 @@ logger = logging.getLogger(__name__)
 class Chain:
     """The stages of one file, as far as they are done.
 
-    A small file in the last stage's ``run.output_dir`` remembers them until all are. Without
-    ``run.resume`` nothing is remembered, and every stage is run.
+    A small file in the last stage's ``run.output_dir`` remembers them until all are. A stage is
+    known by its settings and those of the stages before it, so that another learning rate of stage
+    2 does not run stage 1 again. Without ``run.resume`` nothing is remembered, and every stage is
+    run.
 
     Args:
         configs: All stages.
@@ -30,9 +33,11 @@ class Chain:
 
     def __init__(self, configs: Sequence[RunConfig]) -> None:
         self._names = [config.stage for config in configs]
+        self._marks = dict(zip(self._names, _marks(configs)))
         self._file = _file_of(configs) if len(configs) > 1 and _wants_resume(configs) else None
-        found = self._read() if is_main_process() else []
-        self._done: list[str] = gather_objects([found])[0]
+        content = self._read() if is_main_process() else {}
+        found = [name for name, mark in self._marks.items() if _is_finished(content.get(mark))]
+        self._done: list[str] = gather_objects([found] if is_main_process() else [])[0]
 
     def is_done(self, config: RunConfig) -> bool:
         """Tells whether a stage was finished before an interruption."""
@@ -43,22 +48,23 @@ class Chain:
             )
         return done
 
+    def begin(self, config: RunConfig, root: Path | None) -> None:
+        """Remembers where a stage runs: its run directory says when it is finished."""
+        self._note(config, {"run": None if root is None else str(root), "done": False})
+
     def finish(self, config: RunConfig) -> None:
         """Remembers that a stage is done; after the last one all are forgotten."""
         self._done.append(config.stage)
-        if self._file is None or not is_main_process():
-            return
         if set(self._done) >= set(self._names):
-            self._file.unlink(missing_ok=True)
-            return
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(self._file, [json.dumps(self._done)])
+            self._forget()
+        else:
+            self._note(config, {"run": None, "done": True})
 
     def how_to_go_on(self) -> str:
-        """Says what to do after an end between the stages, or before the first one has a state."""
+        """Says what to do after an end between the stages, or while one is built."""
         done = [name for name in self._names if name in self._done]
         if not done:
-            return "Nothing had been saved yet; start it again."
+            return "It was about to begin; start it again with the same command."
         if self._file is None:
             return (
                 f"done: {', '.join(done)}; with --options run.resume=auto an interrupted file goes "
@@ -66,24 +72,57 @@ class Chain:
             )
         return f"done: {', '.join(done)}; the same command goes on with the next stage"
 
-    def _read(self) -> list[str]:
+    def _note(self, config: RunConfig, entry: dict[str, Any]) -> None:
+        if self._file is None or not is_main_process():
+            return
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        content = {**self._read(), self._marks[config.stage]: {"stage": config.stage, **entry}}
+        write_whole(self._file, [json.dumps(content, indent=1)])
+
+    def _forget(self) -> None:
+        """Leaves what the same stages with other settings have noted."""
+        if self._file is None or not is_main_process():
+            return
+        own = set(self._marks.values())
+        rest = {mark: entry for mark, entry in self._read().items() if mark not in own}
+        if rest:
+            write_whole(self._file, [json.dumps(rest, indent=1)])
+        else:
+            self._file.unlink(missing_ok=True)
+
+    def _read(self) -> dict[str, Any]:
         try:
-            content = json.loads(self._file.read_text(encoding="utf-8")) if self._file else []
+            content = json.loads(self._file.read_text(encoding="utf-8")) if self._file else {}
         except (OSError, ValueError):
-            return []
-        return [name for name in self._names if name in content]
+            return {}
+        return content if isinstance(content, dict) else {}
+
+
+def _is_finished(entry: Any) -> bool:
+    """Tells whether a stage is done: noted as such, or ended just before that."""
+    if not isinstance(entry, dict):
+        return False
+    status = read_status(Path(entry["run"])) if entry.get("run") else None
+    return bool(entry.get("done")) or (status is not None and status.finished)
 
 
 def _wants_resume(configs: Sequence[RunConfig]) -> bool:
     return any(config.run_cfg.get("resume") not in (None, False, OFF) for config in configs)
 
 
+def _marks(configs: Sequence[RunConfig]) -> list[str]:
+    """Names each stage by its own settings and those of all before it."""
+    marks, before = [], ""
+    for config in configs:
+        batch = int(config.run_cfg.get("batch_size_train", 1)) * get_world_size()
+        text = f"{before} {fingerprint(config.to_dict())} {batch}"
+        before = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+        marks.append(before)
+    return marks
+
+
 def _file_of(configs: Sequence[RunConfig]) -> Path:
-    """Names the file by what all stages do: changed settings begin a new chain."""
-    marks = [
-        f"{fingerprint(config.to_dict())} "
-        f"{int(config.run_cfg.get('batch_size_train', 1)) * get_world_size()}"
-        for config in configs
-    ]
-    name = hashlib.blake2b("".join(marks).encode(), digest_size=6).hexdigest()
+    """Names the file by the names of the stages, whatever their settings are."""
+    text = " ".join(config.stage for config in configs)
+    name = hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
     return resolve_path(str(configs[-1].run_cfg.get("output_dir", "output"))) / f".stages-{name}"

@@ -86,8 +86,11 @@ def run(cfg_path: str, options: Sequence[str], overrides: Mapping[str, Any] | No
 
     stages = load_stages(cfg_path, options, overrides)
     from lavis_msmedcap.launch import launch
+    from lavis_msmedcap.runners.stopping import StopRequest, deaf_at_exit
 
-    launch(*stages)
+    deaf_at_exit()
+    with StopRequest().listening():  # also while the processes of a run take leave of each other
+        launch(*stages)
 
 
 def guarded(action: Callable[[], int | None]) -> int:

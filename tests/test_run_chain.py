@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 
 from lavis_msmedcap.run_chain import Chain
 from lavis_msmedcap.run_config import RunConfig
+from lavis_msmedcap.runners.run_status import RunStatus
 
 
 def configs(folder: Path, **run: object) -> list[RunConfig]:
@@ -50,6 +51,34 @@ def test_other_settings_begin_anew(tmp_path: Path, run: dict[str, object]) -> No
     Chain(first).finish(first[0])
     other = configs(tmp_path, **run)
     assert done(Chain(other), other) == [False, False, False]
+
+
+def test_a_change_in_a_later_stage_leaves_earlier_ones_done(tmp_path: Path) -> None:
+    stages = configs(tmp_path, resume="auto")
+    Chain(stages).finish(stages[0])
+    changed = configs(tmp_path, resume="auto")
+    changed[1].run_cfg.init_lr = 0.1
+    assert done(Chain(changed), changed) == [True, False, False]
+    changed[0].run_cfg.init_lr = 0.1
+    assert done(Chain(changed), changed) == [False, False, False]
+
+
+def test_a_stage_that_ended_before_it_was_noted_is_done(tmp_path: Path) -> None:
+    stages, root = configs(tmp_path, resume="auto"), tmp_path / "pretrain" / "run"
+    root.mkdir(parents=True)
+    Chain(stages).begin(stages[0], root)
+    assert done(Chain(stages), stages) == [False, False, False]
+    RunStatus(finished=True).write(root)
+    assert done(Chain(stages), stages) == [True, False, False]
+
+
+def test_two_files_in_one_folder_do_not_forget_each_other(tmp_path: Path) -> None:
+    stages, others = (configs(tmp_path, resume="auto", max_epoch=n) for n in (1, 2))
+    Chain(others).finish(others[0])
+    chain = Chain(stages)
+    for config in stages:
+        chain.finish(config)
+    assert done(Chain(others), others) == [True, False, False]
 
 
 def test_a_damaged_file_is_as_none(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from lavis_msmedcap.common.distributed import barrier, is_main_process
+from lavis_msmedcap.common.distributed import barrier, gather_objects, is_main_process
 from lavis_msmedcap.common.errors import WeightsError
 from lavis_msmedcap.common.whole_files import whole_path
 from lavis_msmedcap.models.checkpoints import read_checkpoint, read_notes, save_checkpoint
@@ -128,13 +128,15 @@ class Checkpoints:
             Whether it is the best one.
         """
         finite = {e: s for e, s in scores.items() if s is not None and math.isfinite(s)}
-        kept = sorted(finite, key=lambda epoch: (-finite[epoch], epoch))[: self._keep_best]
+        there = gather_objects([self._epochs()] if is_main_process() else [])[0] | {state.epoch}
+        ranked = sorted(finite, key=lambda epoch: (-finite[epoch], epoch))
+        kept = [epoch for epoch in ranked if epoch in there][: self._keep_best]
         best = state.take(scores[state.epoch])
         path = self._directory.checkpoint_best
         if not best:
             path = self._directory.checkpoint_epoch(state.epoch)
         elif is_main_process():
-            self._keep_second(kept)
+            self._keep_second(set(kept) - {state.epoch})
         if best or state.epoch in kept:
             self._save(path, model, state)
             self._tell(path, state)
@@ -168,6 +170,12 @@ class Checkpoints:
                 )
             state.best_metric = state.best_epoch = None
 
+    def _epochs(self) -> set[int]:
+        """Returns the epochs whose weights there are."""
+        best = self._directory.checkpoint_best
+        paths = [*([best] if best.is_file() else []), *self._directory.checkpoints_of_epochs()]
+        return {_epoch_of(path) for path in paths}
+
     def _keep_second(self, kept: Collection[int]) -> None:
         """Gives the best weights so far, which are about to be replaced, a name of their own."""
         best = self._directory.checkpoint_best
@@ -197,7 +205,7 @@ class Checkpoints:
         best = self._directory.checkpoint_best
         for path in (best, self._directory.checkpoint_last):
             if path.is_file():
-                state_dict, metadata = read_checkpoint(path)
+                state_dict, metadata = _read(path)
                 model.load_trainable_state_dict(
                     {name: tensor.to(device) for name, tensor in state_dict.items()}
                 )
@@ -218,6 +226,20 @@ class Checkpoints:
     def _tell(self, path: Path, state: TrainingState) -> None:
         self.written[path.name] = f"epoch {state.epoch}, step {state.global_step}"
         logger.info("%s written (%s)", path.name, self.written[path.name])
+
+
+def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Reads a checkpoint of this run.
+
+    Raises:
+        WeightsError: If it is damaged, with what to do: no training is needed.
+    """
+    try:
+        return read_checkpoint(path)
+    except WeightsError as error:
+        raise WeightsError(
+            f"{error}. Remove it, and the same command takes the next checkpoint of the run"
+        ) from error
 
 
 def _epoch_of(path: Path) -> int:

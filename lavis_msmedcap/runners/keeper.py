@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Mapping
@@ -89,7 +90,7 @@ class Keeper:
 
     def wish(self) -> int:
         """Returns what this process wants after a step."""
-        if self._request.signal is not None:
+        if self._request.asked():
             return STOP
         # one clock decides for all ranks
         due = 0 < self._seconds <= time.monotonic() - self._last
@@ -125,5 +126,5 @@ class Keeper:
         if is_main_process():
             for path in self._store.paths():
                 path.unlink(missing_ok=True)
-            if self._store.folder.is_dir():
+            with contextlib.suppress(OSError):  # somebody else's file, or one of a network drive
                 self._store.folder.rmdir()

@@ -20,6 +20,7 @@ from lavis_msmedcap.common.distributed import gather_objects, get_world_size, is
 from lavis_msmedcap.common.errors import ConfigError
 from lavis_msmedcap.common.paths import resolve_path
 from lavis_msmedcap.common.whole_files import remove_parts
+from lavis_msmedcap.runners.changed_run import check_changes
 from lavis_msmedcap.runners.run_directory import RunDirectory, make_unique
 from lavis_msmedcap.runners.run_status import (
     STATUS,
@@ -47,11 +48,13 @@ class OpenRun:
     Attributes:
         directory: The folder.
         resumed: Whether the run goes on in it, instead of having made it.
+        changed: Settings in which it was started otherwise, see `changed_run`.
         lock: Held while the run works in it; None on other ranks than the first.
     """
 
     directory: RunDirectory
     resumed: bool
+    changed: tuple[str, ...] = ()
     lock: FileLock | None = field(default=None, repr=False)
 
 
@@ -75,22 +78,25 @@ def open_run_directory(
     Raises:
         ConfigError: On every rank, if the folder cannot be made or taken up.
     """
-    found: list[tuple[str, bool, str]] = []
-    lock_held = None
+    found: list[tuple[OpenRun | None, str]] = []
+    held = None
     if is_main_process():
         try:
             opener = _Opener(output_dir, config or {}, batches or JointBatches(1))
-            root, resumed, lock_held = opener.open(resume)
-            if resumed:
-                for folder in (root, RunDirectory(root).states, RunDirectory(root).result):
+            opened = opener.open(resume)
+            held = opened.lock
+            if opened.resumed:
+                directory = opened.directory
+                for folder in (directory.root, directory.states, directory.result):
                     remove_parts(folder)
-            found = [(str(root), resumed, "")]
+            # a lock stays with its process
+            found = [(OpenRun(opened.directory, opened.resumed, opened.changed), "")]
         except ConfigError as error:
-            found = [("", False, error.problems[0])]
-    root_text, resumed, problem = gather_objects(found)[0]
-    if problem:
+            found = [(None, error.problems[0])]
+    told, problem = gather_objects(found)[0]
+    if told is None:
         raise ConfigError([problem])
-    return OpenRun(RunDirectory(Path(root_text)), resumed, lock_held)
+    return OpenRun(told.directory, told.resumed, told.changed, held)
 
 
 class _Opener:
@@ -102,53 +108,69 @@ class _Opener:
         self._batches = batches
         self._mark = fingerprint(config)
 
-    def open(self, resume: str | None) -> tuple[Path, bool, FileLock | None]:
+    def open(self, resume: str | None) -> OpenRun:
         if resume is None:
-            return make_unique(self._output_dir), False, None
+            return OpenRun(RunDirectory(make_unique(self._output_dir)), resumed=False)
         if resume not in (OFF, AUTO):
-            root = resolve_path(resume)
-            return root, True, self._take_up(root)
-        for root, status in self._unfinished():
-            if not self._is_this_run(status):
-                self._tell_unlike(root, status, resume)
+            return self._take_up(resolve_path(resume))
+        for root in self._candidates(resume):
+            if resume == OFF:
+                if _has_state(root) and not _is_held(root):
+                    logger.info(
+                        "an unfinished run like this is at %s; run.resume=auto goes on", root
+                    )
+                    break
                 continue
-            held = self._lock(root) if resume == AUTO else lock(root)
+            held = self._lock(root)
             if held is None:
-                logger.warning("another process is working in %s; this is a new run", root)
+                logger.warning("another process is working in %s; this is another run", root)
                 continue
-            if resume == AUTO:
-                return root, True, held
+            status = read_status(root)  # it may have been finished meanwhile
+            if status is not None and not status.finished and self._is_this_run(status):
+                return OpenRun(RunDirectory(root), resumed=True, lock=held)
             held.release()
-            if _has_state(root):
-                logger.info("an unfinished run like this is at %s; run.resume=auto goes on", root)
-                break
-        root = make_unique(self._output_dir)
-        RunStatus(self._mark, self._batches).write(root)
-        return root, False, lock(root)
+        return self._make()
 
-    def _unfinished(self) -> Iterator[tuple[Path, RunStatus]]:
-        """Yields the newest unfinished run, then all others like this one, newest first."""
-        parent, newest = resolve_path(self._output_dir), True
-        for status_file in sorted(parent.glob(f"*/{STATUS}"), reverse=True):
-            status = read_status(status_file.parent)
-            if status is None or status.finished:
+    def _make(self) -> OpenRun:
+        """Makes a directory; it is locked before it looks like a run that could be taken up."""
+        root = make_unique(self._output_dir)
+        held = lock(root)
+        RunStatus(self._mark, self._batches).write(root)
+        return OpenRun(RunDirectory(root), resumed=False, lock=held)
+
+    def _candidates(self, resume: str) -> Iterator[Path]:
+        """Yields the unfinished runs like this one: those with a state first, the newest first."""
+        empty: list[Path] = []
+        parent = resolve_path(self._output_dir)
+        for number, file in enumerate(sorted(parent.glob(f"*/{STATUS}"), reverse=True)):
+            root, status = file.parent, read_status(file.parent)
+            tells = number == 0 and resume == AUTO
+            if status is None:
+                if tells:
+                    logger.warning("%s cannot be read: its run is passed over", file)
+            elif status.finished:
                 continue
-            if newest or self._is_this_run(status):
-                yield status_file.parent, status
-            newest = False
+            elif not self._is_this_run(status):
+                if tells:
+                    self._tell_unlike(root, status)
+            elif _has_state(root):
+                yield root
+            elif _has_lost_states(root, status):
+                logger.warning("%s has lost its states (resume/): it cannot be taken up", root)
+            else:
+                empty.append(root)
+        yield from empty
 
     def _is_this_run(self, status: RunStatus) -> bool:
         return status.fingerprint == self._mark and status.batches == self._batches
 
-    def _tell_unlike(self, root: Path, status: RunStatus, resume: str) -> None:
+    def _tell_unlike(self, root: Path, status: RunStatus) -> None:
         """Says why the newest unfinished run is not the one to go on with."""
-        if resume != AUTO or not _has_state(root):
-            return
         changed = self._changes(root, status)
-        if len(changed) > _SHOWN:  # somebody works on something else
+        if len(changed) > _SHOWN or not _has_state(root):  # somebody works on something else
             return
         logger.warning(
-            "this is a new run: the unfinished one at %s had other settings (%s); to go on with it "
+            "the unfinished run at %s had other settings (%s) and is passed over; to go on with it "
             "under these, set run.resume=%s run.resume_changed=true",
             root,
             "; ".join(changed),
@@ -156,37 +178,28 @@ class _Opener:
         )
 
     def _changes(self, root: Path, status: RunStatus) -> list[str]:
-        config = RunDirectory(root).config
-        stored: Any = OmegaConf.to_container(OmegaConf.load(config)) if config.is_file() else {}
-        changed = differences(stored, self._config)
+        path = RunDirectory(root).config
+        try:
+            stored: Any = OmegaConf.to_container(OmegaConf.load(path))
+            changed = differences(stored, self._config)
+        except Exception:  # noqa: BLE001 - whatever a damaged file makes YAML or OmegaConf raise
+            changed = [f"{path} cannot be read"]
         return changed + status.batches.differences(self._batches, get_world_size())
 
-    def _take_up(self, root: Path) -> FileLock:
+    def _take_up(self, root: Path) -> OpenRun:
         """Locks a run directory that the user named.
 
         Raises:
             ConfigError: If it cannot be taken up with this configuration, saying what differs.
         """
-        status = read_status(root)
-        if status is not None and status.finished:
-            raise ConfigError(
-                [f"run.resume: the run in {root} is finished; to train anew, set run.resume=off"]
-            )
-        if status is None or not _has_state(root):
+        if not _has_state(root):
+            status = read_status(root)
+            if status is not None and status.finished:
+                raise _is_finished(root)
             raise ConfigError(
                 [
                     f"run.resume: {root} holds no state of a training; name a run directory that "
                     "has status.json and resume/step-*.safetensors, or use auto"
-                ]
-            )
-        same = self._is_this_run(status)
-        changed = [] if same else self._changes(root, status)
-        if not same and self._config.get("run", {}).get("resume_changed") is not True:
-            raise ConfigError(
-                [
-                    f"run.resume: the run in {root} was started with another configuration "
-                    f"({'; '.join(changed[:_SHOWN])}); go on with that one, or under this one with "
-                    "run.resume_changed=true, or start anew with run.resume=off"
                 ]
             )
         held = self._lock(root)
@@ -194,24 +207,34 @@ class _Opener:
             raise ConfigError(
                 [f"run.resume: another process is working in {root}; wait for its end"]
             )
-        if not same:
-            self._change(root, status, changed)
-        return held
+        try:
+            changed = self._accepted_changes(root)
+        except ConfigError:
+            held.release()
+            raise
+        return OpenRun(RunDirectory(root), resumed=True, changed=tuple(changed), lock=held)
 
-    def _change(self, root: Path, status: RunStatus, changed: list[str]) -> None:
-        """Makes this the configuration of a run; the one before is kept beside it."""
-        logger.warning(
-            "the run in %s goes on with other settings: %s; its result will not be that of one run "
-            "of either configuration",
-            root,
-            "; ".join(changed) or "unknown ones",
-        )
-        directory = RunDirectory(root)
-        if directory.config.is_file():
-            newest = StateStore(directory.states).paths()[0].stem
-            directory.config.replace(directory.config.with_name(f"config-until-{newest}.yaml"))
-        status.fingerprint, status.batches = self._mark, self._batches
-        status.write(root)
+    def _accepted_changes(self, root: Path) -> list[str]:
+        """Returns in what a run differs, if it may be taken up nevertheless."""
+        status = read_status(root)
+        if status is not None and status.finished:
+            raise _is_finished(root)
+        if status is None:
+            changed = [f"{root / STATUS} cannot be read: what was validated is forgotten"]
+        elif self._is_this_run(status):
+            return []
+        else:
+            changed = self._changes(root, status) or ["unknown settings"]
+            check_changes(root, changed, status.batches == self._batches)
+        if self._config.get("run", {}).get("resume_changed") is not True:
+            raise ConfigError(
+                [
+                    f"run.resume: the run in {root} was started with another configuration "
+                    f"({'; '.join(changed[:_SHOWN])}); go on with that one, or under this one with "
+                    "run.resume_changed=true, or start anew with run.resume=off"
+                ]
+            )
+        return changed
 
     @staticmethod
     def _lock(root: Path) -> FileLock | None:
@@ -223,5 +246,24 @@ class _Opener:
         return held
 
 
+def _is_finished(root: Path) -> ConfigError:
+    return ConfigError(
+        [f"run.resume: the run in {root} is finished; to train anew, set run.resume=off"]
+    )
+
+
+def _is_held(root: Path) -> bool:
+    held = lock(root)
+    if held is not None:
+        held.release()
+    return held is None
+
+
 def _has_state(root: Path) -> bool:
     return bool(StateStore(RunDirectory(root).states).paths())
+
+
+def _has_lost_states(root: Path, status: RunStatus) -> bool:
+    """Tells a run whose states are gone from one that never had any."""
+    directory = RunDirectory(root)
+    return bool(status.validations) or directory.checkpoint_last.exists()

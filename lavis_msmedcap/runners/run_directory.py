@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import time
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from lavis_msmedcap.common.errors import ConfigError
 from lavis_msmedcap.common.paths import resolve_path
 
 ATTEMPTS = 100
+_OF_EPOCH = re.compile(r"checkpoint_epoch-\d+")
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,8 @@ class RunDirectory:
 
     def checkpoints_of_epochs(self) -> list[Path]:
         """Returns those of `checkpoint_epoch` that there are."""
-        return sorted(self.root.glob("checkpoint_epoch-*.safetensors"))
+        found = self.root.glob("checkpoint_epoch-*.safetensors")
+        return sorted(path for path in found if _OF_EPOCH.fullmatch(path.stem))
 
 
 def obstacle(output_dir: str) -> str | None:

@@ -22,7 +22,7 @@ from lavis_msmedcap.runners.interruption import describe_interruption
 from lavis_msmedcap.runners.run_directory import RunDirectory
 from lavis_msmedcap.runners.run_log import RunLog
 from lavis_msmedcap.runners.runner_properties import RunnerProperties
-from lavis_msmedcap.runners.settings import AUTO
+from lavis_msmedcap.runners.settings import OFF
 from lavis_msmedcap.runners.stopping import StopRequest
 from lavis_msmedcap.runners.training_state import StateError, StateStore
 
@@ -132,5 +132,5 @@ class RunnerEvaluation(RunnerProperties):
             stage,
             self.evaluate_only,
             str(states[0].relative_to(self.output_dir)) if states else None,
-            self.settings.resume == AUTO,
+            self.settings.resume != OFF,  # the same command goes on
         )

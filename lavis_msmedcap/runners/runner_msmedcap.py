@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import signal
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -25,6 +24,7 @@ from lavis_msmedcap.common.errors import (
 )
 from lavis_msmedcap.common.whole_files import write_whole
 from lavis_msmedcap.models.frozen_marks import FROZEN
+from lavis_msmedcap.runners.changed_run import accept_changes
 from lavis_msmedcap.runners.checkpointing import BEST, Checkpoints, TrainingState
 from lavis_msmedcap.runners.compilation import check_compiler
 from lavis_msmedcap.runners.data_summary import DataBook
@@ -42,7 +42,7 @@ from lavis_msmedcap.runners.precision import Precision, choose_device
 from lavis_msmedcap.runners.reporter import TrainingReporter
 from lavis_msmedcap.runners.run_directory import RunDirectory
 from lavis_msmedcap.runners.run_log import RunLog
-from lavis_msmedcap.runners.run_status import JointBatches, RunStatus, read_status
+from lavis_msmedcap.runners.run_status import JointBatches, RunStatus, fingerprint, read_status
 from lavis_msmedcap.runners.runner_evaluation import RunnerEvaluation
 from lavis_msmedcap.runners.settings import RunSettings
 from lavis_msmedcap.runners.sharding import check_sharding
@@ -76,6 +76,8 @@ class RunnerMSMedCap(RunnerEvaluation):
         DataError: If there is too little data for one batch, or, before a training, an image of an
             evaluation cannot be read.
     """
+
+    _status: RunStatus  # what the run directory says
 
     def __init__(
         self,
@@ -163,7 +165,9 @@ class RunnerMSMedCap(RunnerEvaluation):
             settings.batch_size_train * get_world_size(),
             settings.batch_size_eval * get_world_size() if compared else None,
         )
-        self._open = open_run_directory(settings.output_dir, resume, self._plain_config(), batches)
+        config = self._plain_config()
+        self._open = open_run_directory(settings.output_dir, resume, config, batches)
+        self._marks = RunStatus(fingerprint(config), batches)
         self.directory: RunDirectory = self._open.directory
         self.output_dir = self.directory.root
         self.result_dir = self.directory.result
@@ -171,7 +175,8 @@ class RunnerMSMedCap(RunnerEvaluation):
         registry.mapping["paths"]["output_dir"] = str(self.output_dir)
         registry.mapping["paths"]["result_dir"] = str(self.result_dir)
         self.log = RunLog(self.directory.log(get_rank()), visible=is_main_process())
-        self.log_config()
+        if not self._open.changed:  # else when it is known that the run can go on so
+            self.log_config()
 
     def _plain_config(self) -> dict[str, Any]:
         config = OmegaConf.create(self.config.config)
@@ -194,12 +199,25 @@ class RunnerMSMedCap(RunnerEvaluation):
         """Returns what checkpoints say about the run."""
         return {"scale": self.config.config.get("scale") or "", "run": self.output_dir.name}
 
-    @property
-    def stop_signal(self) -> signal.Signals | None:
-        """The signal that has asked the run to stop, also if it came when all was done."""
-        return self._request.signal
-
     # --- training -----------------------------------------------------------------------------
+
+    def run(self, request: StopRequest) -> Any:
+        """Trains, or evaluates if that is all that the configuration asks for.
+
+        Args:
+            request: Of the caller, who hears signals before and after; it gets to know of those
+                that come when all is done.
+
+        Returns:
+            What `evaluate` or `train` returns.
+        """
+        with self._request.listening():
+            if request.signal is not None:  # it came while nobody could raise
+                request.leave()
+            try:
+                return self.evaluate(skip_reload=True) if self.evaluate_only else self.train()
+            finally:
+                request.signal = request.signal or self._request.signal
 
     def train(self) -> None:
         """Trains for ``max_epoch`` epochs, or ``max_iters`` steps in inner epochs.
@@ -238,8 +256,12 @@ class RunnerMSMedCap(RunnerEvaluation):
         start = keeper.load()
         self.checkpoints.average = average
         self._introduce(start)
-        check_room(self.output_dir, model, self.settings)
+        check_room(self.output_dir, model, self.settings, self.max_epoch)
         self.checkpoints.rehearse(model)
+        if self._open.changed and is_main_process():
+            accept_changes(self.directory, self._status, self._open.changed, self._marks)
+            self.log_config()
+        self._status = gather_objects([self._status] if is_main_process() else [])[0]
         if hasattr(model, "keep_features"):  # evaluation alone sees every image once
             model.keep_features(self.settings.feature_cache_gib)
         total_steps = self.settings.total_steps(self.steps_per_epoch)
@@ -285,7 +307,13 @@ class RunnerMSMedCap(RunnerEvaluation):
         )
         self.state = training.state
         try:
-            training.run(start, self.max_epoch, total_steps, self._selection, self._validate)
+            training.run(
+                start,
+                self.max_epoch,
+                self.settings.max_iters,
+                self._selection,
+                self._validate,
+            )
         finally:
             reporter.close()
         return keeper

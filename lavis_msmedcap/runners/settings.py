@@ -275,7 +275,8 @@ class _Reader:
         value = self._cfg.get("resume")
         if isinstance(value, bool):
             return AUTO if value else OFF
-        return str(value or OFF)
+        text = str(value or OFF)
+        return text.lower() if text.lower() in (OFF, AUTO) else text
 
     def get(self, key: str, convert: Callable[[Any], T], default: T) -> T:
         """Returns the converted value, or the default where the key is missing or null."""

@@ -2,13 +2,18 @@
 
 A scheduler that needs the machine sends SIGTERM (Kubernetes, torchrun, Slurm) or a signal of the
 user's choice (``sbatch --signal=USR1@120``); a person presses Ctrl-C. The training then finishes
-its step, writes its state and leaves. A second Ctrl-C leaves at once.
+its step, writes its state and leaves. A second Ctrl-C leaves at once. Who is leaving already does
+not hear other requests. A process that torchrun has started also stops when torchrun is gone:
+nobody would end it, and the same command would be started beside it.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from types import FrameType
@@ -31,6 +36,13 @@ class StopRequest:
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
         self._patient = False
+        self._agent = os.getppid() if "TORCHELASTIC_RUN_ID" in os.environ else None
+
+    def asked(self) -> bool:
+        """Tells whether somebody has asked, or torchrun has ended."""
+        if self.signal is None and self._agent not in (None, os.getppid()):
+            self.signal = signal.SIGTERM
+        return self.signal is not None
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
@@ -77,7 +89,20 @@ class StopRequest:
             raise Preempted
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        leaving = isinstance(sys.exc_info()[1], KeyboardInterrupt)
+        if leaving and number != signal.SIGINT:
+            return
         again = self.signal is not None
         self.signal = signal.Signals(number)
         if not self._patient or (again and number == signal.SIGINT):
             self.leave()
+
+
+def deaf_at_exit() -> None:
+    """Lets the end of this process take its time: a second request would change its exit code."""
+    atexit.register(_ignore_all)
+
+
+def _ignore_all() -> None:
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)

@@ -132,7 +132,7 @@ class Training:
         self,
         start: Progress,
         max_epoch: int,
-        total_steps: int,
+        max_steps: int | None,
         selection: Selection,
         validate: Validate,
     ) -> None:
@@ -141,7 +141,7 @@ class Training:
         Args:
             start: Where the training stands.
             max_epoch: Number of epochs.
-            total_steps: Optimizer steps of all epochs; the last one ends with them.
+            max_steps: Optimizer steps after which the last epoch ends early, if they are counted.
             selection: Chooses the best epoch, and the last one.
             validate: Evaluates a split.
 
@@ -157,7 +157,7 @@ class Training:
         for epoch in range(start.epoch, max_epoch):
             if self._hopeless(selection.patience):
                 break
-            left = total_steps - self._loop.global_step
+            left = None if max_steps is None else max_steps - self._loop.global_step
             self._train_epoch(epoch, start if epoch == start.epoch else Progress(epoch), left)
             self._validate(epoch + 1, selection, validate)
         if is_main_process():
@@ -176,9 +176,10 @@ class Training:
             done = self._status.validated
             self._validation.cut(lambda row: int(row["epoch"]) <= done)
 
-    def _train_epoch(self, epoch: int, start: Progress, steps_left: int) -> None:
+    def _train_epoch(self, epoch: int, start: Progress, steps_left: int | None) -> None:
         sampler: Any = self._loader.batch_sampler
-        sampler.set_epoch(epoch, start.batch, start.batch + steps_left * self._loop.accumulate)
+        left = None if steps_left is None else start.batch + steps_left * self._loop.accumulate
+        sampler.set_epoch(epoch, start.batch, left)
         with self._request.patient():
             sums = self._loop.run_epoch(self._loader, epoch, start.batch, Sums(dict(start.totals)))
             self.state.epoch = epoch + 1
@@ -190,7 +191,7 @@ class Training:
         means = {f"train_{name}": mean for name, mean in sums.means().items()}
         self._log.file_only(json.dumps(means))
         # somebody may have asked after the last step, while checkpoint and state were written
-        if self._loop.stopping or any(gather_objects([self._request.signal is not None])):
+        if self._loop.stopping or any(gather_objects([self._request.asked()])):
             self._keeper.stop()
 
     def _hopeless(self, patience: int | None) -> bool:

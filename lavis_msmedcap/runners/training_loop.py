@@ -211,7 +211,7 @@ class TrainingLoop:
         Raises:
             NonFiniteError: If a loss or the gradient is nan or infinite; no parameter has been
                 touched by the step that found it.
-            MSMedCapError: On all ranks, if the next step's first batch cannot be read on one; the
+            MSMedCapError: On all ranks, if a batch of the next step cannot be read on one; the
                 state before it has been written.
         """
         self.model.train()
@@ -223,6 +223,7 @@ class TrainingLoop:
         started = asked = time.perf_counter()
         waited = 0.0
         source = Ahead(batches)
+        source.look(min(self.accumulate, len(batches)))
         for index, samples in enumerate(source, done):
             waited += time.perf_counter() - asked
             # the last window of an epoch may be short: it divides by its own length
@@ -235,7 +236,8 @@ class TrainingLoop:
                 asked = time.perf_counter()
                 continue
             asked = time.perf_counter()
-            source.look()  # whether the next step can begin is agreed on at the end of this one
+            # whether the next step can be done is agreed on at the end of this one
+            source.look(self.accumulate)
             waited += time.perf_counter() - asked
             failing = CONTINUE if source.error is None else FAIL
             report, wish = self._close_window(window, epoch, started, waited, failing)

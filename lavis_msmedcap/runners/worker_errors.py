@@ -12,6 +12,7 @@ import atexit
 import multiprocessing
 import signal
 import traceback
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -97,18 +98,19 @@ def _kill_workers() -> None:
 
 
 class Ahead:
-    """Batches, of which the next one can be fetched before it is needed.
+    """Batches, of which the next ones can be fetched before they are needed.
 
     Args:
         batches: What is iterated over, once.
 
     Attributes:
-        error: One of our own errors that the next batch has raised, until it is needed.
+        error: One of our own errors that a batch to come has raised, until it is needed.
     """
 
     def __init__(self, batches: Iterable[Batch]) -> None:
         self._batches = iter(batches)
-        self._next: list[Batch] = []
+        self._next: deque[Batch] = deque()
+        self._ended = False
         self.error: MSMedCapError | None = None
 
     def __iter__(self) -> Iterator[Batch]:
@@ -119,21 +121,20 @@ class Ahead:
         """
         self.look()
         while self._next:
-            yield self._next.pop()
+            yield self._next.popleft()
             self.look()
         if self.error is not None:
             raise self.error
 
-    def look(self) -> None:
-        """Fetches the next batch, if that has not been done."""
-        if self._next or self.error is not None:
-            return
-        try:
-            self._next.append(next(self._batches))
-        except StopIteration:
-            pass
-        except MSMedCapError as error:
-            self.error = error
+    def look(self, count: int = 1) -> None:
+        """Fetches the next batches, as far as that has not been done and there are any."""
+        while len(self._next) < count and not self._ended:
+            try:
+                self._next.append(next(self._batches))
+            except StopIteration:
+                self._ended = True
+            except MSMedCapError as error:
+                self.error, self._ended = error, True
 
 
 class _Samples(Dataset[Any]):

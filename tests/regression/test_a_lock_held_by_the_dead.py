@@ -56,4 +56,4 @@ def test_a_run_that_goes_on_working_is_told(
         opened = open_run_directory(str(tmp_path), "auto", CONFIG, JointBatches(4))
         holder.kill()
     assert opened.directory.root != root
-    assert f"another process is working in {root}; this is a new run" in caplog.text
+    assert f"another process is working in {root}; this is another run" in caplog.text

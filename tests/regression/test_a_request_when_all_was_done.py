@@ -124,4 +124,4 @@ def test_while_the_first_one_is_built(
 ) -> None:
     monkeypatch.setattr(launch, "_prepare", lambda _config: ask())
     assert train.guarded(lambda: launch.launch(*stages(tmp_path))) == 75
-    assert "Nothing had been saved yet; start it again." in capsys.readouterr().err
+    assert "It was about to begin; start it again with the same command." in capsys.readouterr().err

@@ -82,7 +82,7 @@ def test_auto_says_why_it_begins_anew(
 ) -> None:
     runner = tiny.make_runner(tmp_path, Ends(), resume="auto", init_lr=0.01)
     assert Path(runner.output_dir) != root
-    assert f"the unfinished one at {root} had other settings (run.init_lr: 0.05 -> 0.01" in (
+    assert f"the unfinished run at {root} had other settings (run.init_lr: 0.05 -> 0.01" in (
         caplog.text
     )
     assert f"run.resume={root} run.resume_changed=true" in caplog.text

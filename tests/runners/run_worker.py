@@ -22,14 +22,15 @@ from pathlib import Path
 from typing import Any
 
 import tiny
+from omegaconf import OmegaConf
 from torch import nn
 
-from lavis_msmedcap import train
+from lavis_msmedcap import launch, train
 from lavis_msmedcap.common.distributed import get_rank
 from lavis_msmedcap.common.errors import StorageError
 from lavis_msmedcap.imaging.read import read_image
-from lavis_msmedcap.launch import process_group
 from lavis_msmedcap.models.checkpoints import read_checkpoint
+from lavis_msmedcap.run_config import RunConfig
 from lavis_msmedcap.runners.runner_msmedcap import RunnerMSMedCap
 from lavis_msmedcap.runners.tables import CsvTable
 from lavis_msmedcap.tasks.mixed_semantic_pretrain import MixedSemanticPretrainTask
@@ -202,26 +203,31 @@ def slowly(flag: Path) -> None:
     time.sleep(1)
 
 
+def with_fault(folder: Path, fault: str) -> RunnerMSMedCap:
+    first, flag = get_rank() == 0, folder / "flag"
+    task: Any = Faulty()
+    model: Any = tiny.TinyModel()
+    if fault == "step" and not first:
+        task = Faulty(3, kill)
+    if fault == "mistake" and not first:
+        task = Faulty(2, mistake)
+    if fault == "asked" and not first:
+        task = AskedInValidation()
+    if fault == "checkpoint":
+        if first:
+            model = Saved(2, lambda: slowly(flag))
+        else:
+            threading.Thread(target=wait_for, args=[flag], daemon=True).start()
+    if fault == "first" and first:
+        model = Saved(2, kill)
+    return make(folder / "runs", task, model, OneBroken, batch_size_train=2, num_workers=1)
+
+
 def ranks(folder: Path, fault: str) -> None:
     OneBroken.file = folder / "image.png"
-    with process_group({"device": "cpu"}):
-        first, flag = get_rank() == 0, folder / "flag"
-        task: Any = Faulty()
-        model: Any = tiny.TinyModel()
-        if fault == "step" and not first:
-            task = Faulty(3, kill)
-        if fault == "mistake" and not first:
-            task = Faulty(2, mistake)
-        if fault == "asked" and not first:
-            task = AskedInValidation()
-        if fault == "checkpoint":
-            if first:
-                model = Saved(2, lambda: slowly(flag))
-            else:
-                threading.Thread(target=wait_for, args=[flag], daemon=True).start()
-        if fault == "first" and first:
-            model = Saved(2, kill)
-        make(folder / "runs", task, model, OneBroken, batch_size_train=2, num_workers=1).train()
+    config = OmegaConf.create({"run": {"device": "cpu", "output_dir": str(folder / "runs")}})
+    launch._prepare = lambda _config: with_fault(folder, fault)
+    launch.launch(RunConfig(config, folder / "run.yaml"))
 
 
 if __name__ == "__main__":
