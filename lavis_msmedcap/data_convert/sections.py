@@ -43,7 +43,7 @@ def shard_sections(
         names.append(_free_name(source, names))
         yield f"  {json.dumps(names[-1])}:"
         yield "    builder: webdataset_caption"
-        yield '    type: "${scale}"'
+        yield '    type: "${oc.select:scale,default}"'  # not every configuration has scales
         yield f"    domain: {domains.pop()}"
         yield f"    splits: [{', '.join(splits)}]"
         yield f"    build_info: {{shards: {{{places}}}}}"
