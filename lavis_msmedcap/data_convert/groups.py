@@ -28,10 +28,12 @@ def number_groups(parts: Parts) -> dict[tuple[str, str], list[MedCapRecord]]:
     counts: dict[str, int] = {}
     for source, split in sorted(parts):
         for record in parts[source, split]:
-            group = record.group_id
-            if group is None or (source, group) in numbers:
+            if record.group_id is None:
                 continue
-            name = public_key(group.strip())
+            group = record.group_id.strip()  # blanks make no other patient
+            if (source, group) in numbers:
+                continue
+            name = public_key(group)
             if not name:
                 counts[source] = counts.get(source, 0) + 1
                 name = f"{source}-{counts[source]}"
@@ -40,7 +42,7 @@ def number_groups(parts: Parts) -> dict[tuple[str, str], list[MedCapRecord]]:
         (source, split): [
             record
             if record.group_id is None
-            else replace(record, group_id=numbers[source, record.group_id])
+            else replace(record, group_id=numbers[source, record.group_id.strip()])
             for record in records
         ]
         for (source, split), records in parts.items()

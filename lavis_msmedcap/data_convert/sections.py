@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -29,7 +30,8 @@ def shard_sections(
     if base is not None:
         yield f"base: {json.dumps(str(base), ensure_ascii=False)}"
     yield "datasets:"
-    yield from (f"  {json.dumps(name)}: null" for name in instead_of)
+    names = list(instead_of)
+    yield from (f"  {json.dumps(name)}: null" for name in names)
     for source, by_split in by_source.items():
         pieces = [piece for some in by_split.values() for shard in some for piece in shard.pieces]
         domains = {piece.record.domain for piece in pieces}
@@ -38,12 +40,20 @@ def shard_sections(
             continue
         splits = [split for split in SPLITS if split in by_split]
         places = ", ".join(f"{split}: {_place(by_split[split], out)}" for split in splits)
-        yield f"  {json.dumps(source.replace('.', '_') + '_shards')}:"
+        names.append(_free_name(source, names))
+        yield f"  {json.dumps(names[-1])}:"
         yield "    builder: webdataset_caption"
-        yield '    type: "${scale}"'
+        yield '    type: "${oc.select:scale,default}"'  # not every configuration has scales
         yield f"    domain: {domains.pop()}"
         yield f"    splits: [{', '.join(splits)}]"
         yield f"    build_info: {{shards: {{{places}}}}}"
+
+
+def _free_name(source: str, taken: Sequence[str]) -> str:
+    """Names a section; shards that are converted again come from one of that name."""
+    name = f"{source.replace('.', '_')}_shards"
+    numbered = (f"{name}_{number}" for number in itertools.count(2))
+    return next(free for free in itertools.chain([name], numbered) if free not in taken)
 
 
 def _place(shards: Sequence[Shard], out: Path) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from PIL import Image
 
 from lavis_msmedcap.imaging.limits import check_size
@@ -31,10 +29,11 @@ def square_pixels(
     """
     if not (row_spacing > 0 and column_spacing > 0):
         return image
-    ratio = row_spacing / column_spacing
-    stretched = max(ratio, 1 / ratio)
-    if not math.isfinite(ratio) or abs(stretched - 1) <= _TOLERANCE or stretched > _MOST:
+    stretched = max(row_spacing, column_spacing) / min(row_spacing, column_spacing)
+    # written so that NaN, of two infinite spacings, is none either
+    if abs(stretched - 1) <= _TOLERANCE or not stretched <= _MOST:
         return image
+    ratio = row_spacing / column_spacing
     width, height = image.size
     size = (width, round(height * ratio)) if ratio > 1 else (round(width / ratio), height)
     check_size(*size, max_pixels)

@@ -24,8 +24,9 @@ class ImageKeys:
     def image(self, record: MedCapRecord) -> str:
         """Returns the name of a record's image, the part of a file that holds many included."""
         folder, slash, name = record.image.rpartition("/")
+        folder += slash  # the root is another folder than none
         if folder not in self._folders:
-            self._folders[folder] = os.path.realpath(folder + slash)
+            self._folders[folder] = os.path.realpath(folder).rstrip("/")
         return f"{self._folders[folder]}/{name}"
 
     def scan(self, record: MedCapRecord) -> str:

@@ -56,7 +56,8 @@ def find_tables(
 def _tables_in(folder: Path, key: str) -> list[Path]:
     for place in (folder, folder / "data"):
         names = place.iterdir() if place.is_dir() else ()
-        found = sorted(path for path in names if path.suffix.lower() in TABLE_SUFFIXES)
+        tables = (path for path in names if path.suffix.lower() in TABLE_SUFFIXES)
+        found = sorted(path for path in tables if path.name[0] != ".")  # "._a.csv", from a Mac
         if found:
             return found
     raise DataError(f"{key}: no table in {folder}; expected {', '.join(TABLE_SUFFIXES)}")
