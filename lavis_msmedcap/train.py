@@ -86,10 +86,10 @@ def run(cfg_path: str, options: Sequence[str], overrides: Mapping[str, Any] | No
 
     stages = load_stages(cfg_path, options, overrides)
     from lavis_msmedcap.launch import launch
-    from lavis_msmedcap.runners.stopping import StopRequest, deaf_at_exit
+    from lavis_msmedcap.runners.stopping import StopRequest
 
-    deaf_at_exit()
-    with StopRequest().listening():  # also while the processes of a run take leave of each other
+    # also while the processes of a run take leave of each other
+    with StopRequest().listening(to_the_end=True):
         launch(*stages)
 
 

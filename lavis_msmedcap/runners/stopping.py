@@ -9,7 +9,6 @@ nobody would end it, and the same command would be started beside it.
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import os
 import signal
@@ -45,10 +44,14 @@ class StopRequest:
         return self.signal is not None
 
     @contextlib.contextmanager
-    def listening(self) -> Iterator[None]:
+    def listening(self, *, to_the_end: bool = False) -> Iterator[None]:
         """Takes the signals for the length of a ``with`` block, except those that are ignored.
 
         Outside the main thread, where Python allows no handlers, it does nothing.
+
+        Args:
+            to_the_end: Nothing follows on the block but the end of the process, which another
+                request after the first is not to cut short: it would change the exit code.
         """
         if threading.current_thread() is not threading.main_thread():
             yield
@@ -57,6 +60,10 @@ class StopRequest:
         before = {number: signal.signal(number, self._on_signal) for number in heard}
         try:
             yield
+        except KeyboardInterrupt:
+            if to_the_end:
+                before |= dict.fromkeys(before.keys() - {signal.SIGINT}, signal.SIG_IGN)
+            raise
         except Exception:
             if is_distributed() and signal.SIGTERM in before:
                 # one process has failed, and torchrun asks the others to end: not before they have
@@ -96,13 +103,3 @@ class StopRequest:
         self.signal = signal.Signals(number)
         if not self._patient or (again and number == signal.SIGINT):
             self.leave()
-
-
-def deaf_at_exit() -> None:
-    """Lets the end of this process take its time: a second request would change its exit code."""
-    atexit.register(_ignore_all)
-
-
-def _ignore_all() -> None:
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)

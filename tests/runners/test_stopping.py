@@ -74,6 +74,25 @@ def test_handlers_are_as_before() -> None:
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)] == before
 
 
+PROGRAM = """
+import os, signal, sys, time
+from lavis_msmedcap.runners.stopping import StopRequest
+try:
+    with StopRequest().listening(to_the_end=True):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+except KeyboardInterrupt:
+    for _ in range(3):
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGUSR1)
+    sys.exit(75)
+"""
+
+
+def test_the_end_of_a_program_is_not_cut_short() -> None:
+    assert subprocess.run([sys.executable, "-c", PROGRAM], timeout=60).returncode == 75
+
+
 ORPHAN = """
 import sys, time
 from pathlib import Path
