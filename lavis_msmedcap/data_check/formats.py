@@ -20,9 +20,9 @@ from lavis_msmedcap.datasets.readers.coco_files import coco_files, image_root, i
 from lavis_msmedcap.datasets.readers.files import split_in_name, split_word
 from lavis_msmedcap.datasets.readers.medicat import find_jsonl, read_medicat
 from lavis_msmedcap.datasets.readers.report import ReadReport
-from lavis_msmedcap.datasets.readers.roco import read_roco, roco_splits
-from lavis_msmedcap.datasets.readers.roco_kaggle import kaggle_splits, read_roco_kaggle
-from lavis_msmedcap.datasets.readers.rocov2 import read_rocov2, rocov2_splits
+from lavis_msmedcap.datasets.readers.roco import is_roco, read_roco, roco_splits
+from lavis_msmedcap.datasets.readers.roco_kaggle import is_kaggle, kaggle_splits, read_roco_kaggle
+from lavis_msmedcap.datasets.readers.rocov2 import is_rocov2, read_rocov2, rocov2_splits
 from lavis_msmedcap.datasets.readers.selection import merge_repeated
 from lavis_msmedcap.datasets.readers.shard_places import find_shards
 from lavis_msmedcap.datasets.readers.shards import read_shards
@@ -201,14 +201,9 @@ def _read_shards(place: Path, source: str, report: ReadReport) -> Iterator[MedCa
 
 FORMATS = (
     Format("manifest", "a clean manifest of --fix (jsonl)", is_manifest, read_manifest),
-    Format("roco", "a ROCO v1 tree", lambda place: bool(roco_splits(place)), _read_roco),
-    Format(
-        "roco-kaggle",
-        "ROCO v1 as on Kaggle (CSV)",
-        lambda place: bool(kaggle_splits(place)),
-        _read_kaggle,
-    ),
-    Format("rocov2", "ROCOv2 (CSV or Parquet)", lambda p: bool(rocov2_splits(p)), _read_rocov2),
+    Format("roco", "a ROCO v1 tree", is_roco, _read_roco),
+    Format("roco-kaggle", "ROCO v1 as on Kaggle (CSV)", is_kaggle, _read_kaggle),
+    Format("rocov2", "ROCOv2 (CSV or Parquet)", is_rocov2, _read_rocov2),
     Format("medicat", "a MedICaT release", _is_medicat, _read_medicat),
     Format("webdataset", "tar shards (WebDataset)", _is_shards, _read_shards),
     Format("coco", "COCO captions (json)", lambda place: bool(coco_files(place)), _read_coco, True),
