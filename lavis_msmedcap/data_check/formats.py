@@ -14,11 +14,11 @@ from pathlib import Path
 from lavis_msmedcap.common.config_check import nearest
 from lavis_msmedcap.common.errors import DataError
 from lavis_msmedcap.common.paths import cache_root
-from lavis_msmedcap.data_check.manifest import is_manifest, read_manifest
+from lavis_msmedcap.data_check.manifest import read_manifest
 from lavis_msmedcap.datasets.readers.coco import read_coco
 from lavis_msmedcap.datasets.readers.coco_files import coco_files, image_root, is_karpathy
 from lavis_msmedcap.datasets.readers.files import split_in_name, split_word
-from lavis_msmedcap.datasets.readers.medicat import find_jsonl, read_medicat
+from lavis_msmedcap.datasets.readers.medicat import read_medicat, release_files
 from lavis_msmedcap.datasets.readers.report import ReadReport
 from lavis_msmedcap.datasets.readers.roco import is_roco, read_roco, roco_splits
 from lavis_msmedcap.datasets.readers.roco_kaggle import is_kaggle, kaggle_splits, read_roco_kaggle
@@ -27,7 +27,12 @@ from lavis_msmedcap.datasets.readers.selection import merge_repeated
 from lavis_msmedcap.datasets.readers.shard_places import find_shards
 from lavis_msmedcap.datasets.readers.shards import read_shards
 from lavis_msmedcap.datasets.readers.table import has_split_column, read_table
-from lavis_msmedcap.datasets.readers.table_files import TABLE_SUFFIXES, find_tables
+from lavis_msmedcap.datasets.readers.table_files import (
+    TABLE_SUFFIXES,
+    find_tables,
+    is_manifest,
+    tables_in,
+)
 from lavis_msmedcap.datasets.records import SPLITS, MedCapRecord
 
 _NO_SPLIT = "records without a split of their own, taken as train"
@@ -133,10 +138,7 @@ def _read_rocov2(root: Path, source: str, report: ReadReport) -> Iterator[MedCap
 
 
 def _is_medicat(place: Path) -> bool:
-    try:
-        return (find_jsonl(place, "").parent / "figures").is_dir()
-    except DataError:
-        return False
+    return any((file.parent / "figures").is_dir() for file in release_files(place))
 
 
 def _read_medicat(place: Path, source: str, report: ReadReport) -> Iterator[MedCapRecord]:
@@ -163,10 +165,7 @@ def _read_coco(
 def _is_table(place: Path) -> bool:
     if place.is_file():
         return place.suffix.lower() in TABLE_SUFFIXES
-    try:
-        return bool(find_tables(str(place), Path, ""))
-    except DataError:
-        return False
+    return bool(tables_in(place))
 
 
 def _read_tables(

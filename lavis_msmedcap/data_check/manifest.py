@@ -17,10 +17,9 @@ from lavis_msmedcap.common.errors import DataError
 from lavis_msmedcap.datasets.readers.report import ReadReport
 from lavis_msmedcap.datasets.readers.rows import TableOptions
 from lavis_msmedcap.datasets.readers.table import read_table
+from lavis_msmedcap.datasets.readers.table_files import DROPPED_SUFFIX
 from lavis_msmedcap.datasets.records import MedCapRecord
 
-_START = 1 << 16  # characters
-# a table of somebody's own may have some of them, and columns besides that a manifest has not
 _KEYS = {entry.name for entry in fields(MedCapRecord)}
 
 
@@ -80,7 +79,7 @@ def write_manifest(path: Path, result: CleanSet) -> Path:
     Raises:
         DataError: If one of the files exists, or cannot be written.
     """
-    other = path.with_name(f"{path.stem}.dropped.jsonl")
+    other = _beside(path)
     refuse_existing(path)
     dropped = ({**asdict(record), "reason": reason} for record, reason in result.dropped)
     _write_lines(path, map(asdict, result.kept))
@@ -94,9 +93,13 @@ def refuse_existing(path: Path) -> None:
     Raises:
         DataError: If it or the file beside it exists.
     """
-    for target in (path, path.with_name(f"{path.stem}.dropped.jsonl")):
+    for target in (path, _beside(path)):
         if target.exists():
             raise DataError(f"--fix: {target} exists; choose another name, or delete it first")
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f"{path.stem}{DROPPED_SUFFIX}")
 
 
 def _write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
@@ -111,19 +114,6 @@ def _write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     except OSError as error:
         partial.unlink(missing_ok=True)
         raise DataError(f"--fix: {path} cannot be written: {error}") from error
-
-
-def is_manifest(place: Path) -> bool:
-    """Tells whether a file begins as a manifest does."""
-    if place.suffix != ".jsonl" or not place.is_file():
-        return False
-    with place.open(encoding="utf-8-sig", errors="replace", newline="\n") as file:
-        line = file.readline(_START)
-    try:
-        entry = json.loads(line)
-    except ValueError:
-        return False
-    return isinstance(entry, dict) and set(entry) >= _KEYS
 
 
 def read_manifest(path: Path, source: str, report: ReadReport) -> Iterator[MedCapRecord]:
