@@ -26,7 +26,7 @@ from lavis_msmedcap.datasets.readers.rocov2 import is_rocov2, read_rocov2, rocov
 from lavis_msmedcap.datasets.readers.selection import merge_repeated
 from lavis_msmedcap.datasets.readers.shard_places import find_shards
 from lavis_msmedcap.datasets.readers.shards import read_shards
-from lavis_msmedcap.datasets.readers.table import has_split_column, read_table
+from lavis_msmedcap.datasets.readers.table import read_table, tell_splits
 from lavis_msmedcap.datasets.readers.table_files import (
     TABLE_SUFFIXES,
     find_tables,
@@ -172,8 +172,8 @@ def _read_tables(
     place: Path, source: str, report: ReadReport, images: Path | None = None
 ) -> Iterator[MedCapRecord]:
     for split, files in find_tables(str(place), Path, str(place)).items():
+        told = split is None and tell_splits(files, None, None, source)
         for file in files:
-            told = has_split_column(file, None, None, source)
             word = None if split or told else split_word(file.name)
             known = split or word or (None if told else "train")
             for record in read_table(file, images, split=known, source=source, report=report):
