@@ -225,8 +225,17 @@ def _fix(path: Path, policy: str, found: Any) -> None:
     from lavis_msmedcap.data_check.manifest import clean, write_manifest
 
     result = clean(found.records, reasons_to_drop(found, policy))
-    other = write_manifest(path, result)
+    undivided = [report.name for report in found.reports if report.undivided]
+    splits = len(undivided) < len(found.reports)
+    other = write_manifest(path, result, splits=splits)
     sys.stdout.write(f"clean manifest: {path}, {len(result.kept):,} images\n")
+    if not splits:
+        sys.stdout.write("  without splits, as the data tell none: training draws shares\n")
+    elif undivided:
+        sys.stdout.write(
+            f"  {', '.join(undivided)}: no splits told, so written as train beside the splits of "
+            "others; for a training to draw shares, write a manifest without the others\n"
+        )
     for reason, count in Counter(reason for _, reason in result.dropped).most_common():
         sys.stdout.write(f"  {count:,} left out: {reason}\n")
     if result.renamed:

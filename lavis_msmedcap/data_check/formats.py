@@ -19,7 +19,7 @@ from lavis_msmedcap.datasets.readers.coco import read_coco
 from lavis_msmedcap.datasets.readers.coco_files import coco_files, image_root, is_karpathy
 from lavis_msmedcap.datasets.readers.files import split_in_name, split_word
 from lavis_msmedcap.datasets.readers.medicat import read_medicat, release_files
-from lavis_msmedcap.datasets.readers.report import ReadReport
+from lavis_msmedcap.datasets.readers.report import WITHOUT_SPLIT, ReadReport
 from lavis_msmedcap.datasets.readers.roco import is_roco, read_roco, roco_splits
 from lavis_msmedcap.datasets.readers.roco_kaggle import is_kaggle, kaggle_splits, read_roco_kaggle
 from lavis_msmedcap.datasets.readers.rocov2 import is_rocov2, read_rocov2, rocov2_splits
@@ -35,7 +35,6 @@ from lavis_msmedcap.datasets.readers.table_files import (
 )
 from lavis_msmedcap.datasets.records import SPLITS, MedCapRecord
 
-_NO_SPLIT = "records without a split of their own, taken as train"
 _SPLIT_OF_NAME = "records whose split the file's name tells"
 
 # of a place, given the records' source, where to count, and the folder of images if it takes one
@@ -69,7 +68,7 @@ def read_place(
 
     Args:
         place: Folder or file.
-        report: Where to count; its name becomes the records' source.
+        report: Where to count, and whether there are splits; its name becomes the records' source.
         name: Format to take instead of looking.
         images: Folder that image names are relative to, instead of where the format has them.
 
@@ -89,7 +88,10 @@ def read_place(
             f"for the formats {takers}"
         )
     where = {} if images is None else {"images": images}
+    first, noted = not report.n_read, report.notes[WITHOUT_SPLIT]
     found = list(chosen.read(place, report.name, report, **where))
+    untold = report.notes[WITHOUT_SPLIT] - noted
+    report.undivided = (first or report.undivided) and untold == len(found)
     records = [
         record
         for split in SPLITS
@@ -143,7 +145,7 @@ def _is_medicat(place: Path) -> bool:
 
 def _read_medicat(place: Path, source: str, report: ReadReport) -> Iterator[MedCapRecord]:
     for record in read_medicat(place, source=source, report=report):
-        report.notes[_NO_SPLIT] += 1
+        report.notes[WITHOUT_SPLIT] += 1
         yield record
 
 
@@ -155,8 +157,13 @@ def _read_coco(
 ) -> Iterator[MedCapRecord]:
     for file in coco_files(place):
         root = images or image_root(file, place)
-        splits = SPLITS if is_karpathy(file) else (split_in_name(file.name),)
-        yield from read_coco(file, root, splits, source=source, report=report)
+        whole = is_karpathy(file)
+        splits = SPLITS if whole else (split_in_name(file.name),)
+        untold = not whole and split_word(file.name) is None
+        for record in read_coco(file, root, splits, source=source, report=report):
+            if untold:
+                report.notes[WITHOUT_SPLIT] += 1
+            yield record
 
 
 # --- tables --------------------------------------------------------------------------------------
@@ -178,7 +185,7 @@ def _read_tables(
             known = split or word or (None if told else "train")
             for record in read_table(file, images, split=known, source=source, report=report):
                 if split is None and known:
-                    report.notes[_SPLIT_OF_NAME if word else _NO_SPLIT] += 1
+                    report.notes[_SPLIT_OF_NAME if word else WITHOUT_SPLIT] += 1
                 yield record
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from lavis_msmedcap.datasets.records import SPLITS
 
+WITHOUT_SPLIT = "records without a split of their own, taken as train"
+
 
 @dataclass
 class ReadReport:
@@ -17,12 +19,14 @@ class ReadReport:
         kept: Entries kept so far, by split.
         dropped: Entries left out, by reason.
         notes: Further facts worth a word, with how often they occurred.
+        undivided: Whether the data set tells no splits: all its records are train for want of one.
     """
 
     name: str
     kept: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
     notes: Counter[str] = field(default_factory=Counter)
+    undivided: bool = False
 
     @property
     def n_read(self) -> int:
