@@ -26,7 +26,7 @@ from lavis_msmedcap.datasets.readers.files import (
     text_lines,
     usable_captions,
 )
-from lavis_msmedcap.datasets.readers.report import ReadReport
+from lavis_msmedcap.datasets.readers.report import REPEATED_ID, ReadReport
 from lavis_msmedcap.datasets.records import MEDICAL, SPLITS, MedCapRecord
 
 KINDS = ("radiology", "non-radiology")
@@ -177,7 +177,7 @@ def _captions(folder: Path, report: ReadReport) -> dict[str, list[str]]:
             continue
         roco_id = safe_name(roco_id.strip(), f"{path}, line {number}")
         if roco_id in captions:
-            report.dropped["with a repeated id, the caption added to the first"] += 1
+            report.dropped[REPEATED_ID] += 1
         captions.setdefault(roco_id, []).append(caption)
     return captions
 
