@@ -103,7 +103,7 @@ def _refuse_manifests(tables: Sequence[Path], key: str) -> None:
     first = manifests[0]
     others = ", ".join(path.name for path in tables if path != first)
     raise DataError(
-        f"{key}: {first.parent} holds {first.name}, a clean manifest of data check --fix, beside "
+        f"{key}: the folder holds {first.name}, a clean manifest of data check --fix, beside "
         f"{others}, and its images would be read twice; name one file instead of the folder "
         f"({first}), or move the manifest elsewhere"
     )
