@@ -164,7 +164,9 @@ def _read(
         [Path(text) for text in dict.fromkeys(inputs) if text not in configs]
     )
     parts = [data_of(text, options) for text in dict.fromkeys(configs)]
-    parts += [data_of_places(together, format_name, images=images) for together in places]
+    parts += [
+        data_of_places(together, format_name, images=images, name=name) for name, together in places
+    ]
     whole = RunData("; ".join(part.banner for part in parts))
     for part in parts:
         for report in part.reports:
@@ -193,21 +195,30 @@ def _tell_apart(name: str, part: Any, taken: set[str]) -> None:
         part.rules[free] = part.rules.pop(name)
 
 
-def _one_data_set_each(places: Sequence[Path]) -> list[list[Path]]:
-    """Puts files of one folder that are named by their splits together: train.csv, test.csv.
+def _one_data_set_each(places: Sequence[Path]) -> list[tuple[str | None, list[Path]]]:
+    """Puts files of one folder together that only the split in their names tells apart.
 
-    Apart, their patients would count as those of different data sets.
+    As ``ward_a_train.csv`` and ``ward_a_test.csv``; apart, their patients would count as those of
+    different data sets, and together with ``ward_b_test.csv`` those of two wards as the same.
+
+    Returns:
+        Names of data sets, None for the usual one, and their places.
     """
     from lavis_msmedcap.common.paths import resolve_path
-    from lavis_msmedcap.datasets.readers.files import split_word
+    from lavis_msmedcap.datasets.readers.files import name_without_split, split_word
 
-    together: dict[tuple[Path, str], list[Path]] = {}
+    together: dict[tuple[Path, str, str], list[Path]] = {}
     for place in places:
         resolved = resolve_path(place)
-        named = resolved.is_file() and split_word(resolved.name)
-        key = (resolved.parent, resolved.suffix) if named else (resolved, "")
+        if resolved.is_file() and split_word(resolved.name):
+            key = (resolved.parent, name_without_split(resolved.stem), resolved.suffix)
+        else:
+            key = (resolved, "", "")
         together.setdefault(key, []).append(place)
-    return list(together.values())
+    return [
+        (name if name and len(files) > 1 else None, files)
+        for (_, name, _), files in together.items()
+    ]
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
@@ -225,8 +236,17 @@ def _fix(path: Path, policy: str, found: Any) -> None:
     from lavis_msmedcap.data_check.manifest import clean, write_manifest
 
     result = clean(found.records, reasons_to_drop(found, policy))
-    other = write_manifest(path, result)
+    undivided = [report.name for report in found.reports if report.undivided]
+    splits = len(undivided) < len(found.reports)
+    other = write_manifest(path, result, splits=splits)
     sys.stdout.write(f"clean manifest: {path}, {len(result.kept):,} images\n")
+    if not splits:
+        sys.stdout.write("  without splits, as the data tell none: training draws shares\n")
+    elif undivided:
+        sys.stdout.write(
+            f"  {', '.join(undivided)}: no splits told, so written as train beside the splits of "
+            "others; for a training to draw shares, write a manifest without the others\n"
+        )
     for reason, count in Counter(reason for _, reason in result.dropped).most_common():
         sys.stdout.write(f"  {count:,} left out: {reason}\n")
     if result.renamed:

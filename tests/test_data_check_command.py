@@ -40,7 +40,12 @@ def test_dirt_is_told_worst_first_and_again_from_the_cache(tmp_path, capsys, cac
     assert check(root) == 1
     out = capsys.readouterr().out
     heads = [line for line in out.splitlines() if line.endswith(":")]
-    assert heads[:3] == ["problems that hurt a training or its figures:", "warnings:", "notes:"]
+    assert heads[:4] == [
+        "how the files were read:",
+        "problems that hurt a training or its figures:",
+        "warnings:",
+        "notes:",
+    ]
     assert "  1 of 14 (7.1 %) truncated image files\n      in roco train: 1\n" in out
     assert f"{root}/data/train/radiology/images/ROCO_00005.jpg: image file is truncated" in out
     assert out.endswith("\n5 problems\n")

@@ -247,8 +247,8 @@ def _caption_findings(records: Sequence[MedCapRecord], found: CaptionCheck) -> I
 
 def _reader_findings(reports: Sequence[ReadReport]) -> Iterator[Finding]:
     for report in reports:
-        for reason, count in report.dropped.items():
-            if not count or reason in _COUNTED_HERE:
+        for reason, count in report.left_out().items():
+            if reason in _COUNTED_HERE:
                 continue
             asked = reason.startswith(_ASKED_FOR)
             yield Finding(

@@ -14,23 +14,27 @@ from pathlib import Path
 from lavis_msmedcap.common.config_check import nearest
 from lavis_msmedcap.common.errors import DataError
 from lavis_msmedcap.common.paths import cache_root
-from lavis_msmedcap.data_check.manifest import is_manifest, read_manifest
+from lavis_msmedcap.data_check.manifest import read_manifest
 from lavis_msmedcap.datasets.readers.coco import read_coco
 from lavis_msmedcap.datasets.readers.coco_files import coco_files, image_root, is_karpathy
 from lavis_msmedcap.datasets.readers.files import split_in_name, split_word
-from lavis_msmedcap.datasets.readers.medicat import find_jsonl, read_medicat
-from lavis_msmedcap.datasets.readers.report import ReadReport
-from lavis_msmedcap.datasets.readers.roco import read_roco, roco_splits
-from lavis_msmedcap.datasets.readers.roco_kaggle import kaggle_splits, read_roco_kaggle
-from lavis_msmedcap.datasets.readers.rocov2 import read_rocov2, rocov2_splits
+from lavis_msmedcap.datasets.readers.medicat import read_medicat, release_files
+from lavis_msmedcap.datasets.readers.report import WITHOUT_SPLIT, ReadReport
+from lavis_msmedcap.datasets.readers.roco import is_roco, read_roco, roco_splits
+from lavis_msmedcap.datasets.readers.roco_kaggle import is_kaggle, kaggle_splits, read_roco_kaggle
+from lavis_msmedcap.datasets.readers.rocov2 import is_rocov2, read_rocov2, rocov2_splits
 from lavis_msmedcap.datasets.readers.selection import merge_repeated
 from lavis_msmedcap.datasets.readers.shard_places import find_shards
 from lavis_msmedcap.datasets.readers.shards import read_shards
-from lavis_msmedcap.datasets.readers.table import has_split_column, read_table
-from lavis_msmedcap.datasets.readers.table_files import TABLE_SUFFIXES, find_tables
+from lavis_msmedcap.datasets.readers.table import read_table, tell_splits
+from lavis_msmedcap.datasets.readers.table_files import (
+    TABLE_SUFFIXES,
+    find_tables,
+    is_manifest,
+    tables_in,
+)
 from lavis_msmedcap.datasets.records import SPLITS, MedCapRecord
 
-_NO_SPLIT = "records without a split of their own, taken as train"
 _SPLIT_OF_NAME = "records whose split the file's name tells"
 
 # of a place, given the records' source, where to count, and the folder of images if it takes one
@@ -64,7 +68,7 @@ def read_place(
 
     Args:
         place: Folder or file.
-        report: Where to count; its name becomes the records' source.
+        report: Where to count, and whether there are splits; its name becomes the records' source.
         name: Format to take instead of looking.
         images: Folder that image names are relative to, instead of where the format has them.
 
@@ -84,7 +88,10 @@ def read_place(
             f"for the formats {takers}"
         )
     where = {} if images is None else {"images": images}
+    first, noted = not report.n_read, report.notes[WITHOUT_SPLIT]
     found = list(chosen.read(place, report.name, report, **where))
+    untold = report.notes[WITHOUT_SPLIT] - noted
+    report.undivided = (first or report.undivided) and untold == len(found)
     records = [
         record
         for split in SPLITS
@@ -133,15 +140,12 @@ def _read_rocov2(root: Path, source: str, report: ReadReport) -> Iterator[MedCap
 
 
 def _is_medicat(place: Path) -> bool:
-    try:
-        return (find_jsonl(place, "").parent / "figures").is_dir()
-    except DataError:
-        return False
+    return any((file.parent / "figures").is_dir() for file in release_files(place))
 
 
 def _read_medicat(place: Path, source: str, report: ReadReport) -> Iterator[MedCapRecord]:
     for record in read_medicat(place, source=source, report=report):
-        report.notes[_NO_SPLIT] += 1
+        report.notes[WITHOUT_SPLIT] += 1
         yield record
 
 
@@ -153,8 +157,13 @@ def _read_coco(
 ) -> Iterator[MedCapRecord]:
     for file in coco_files(place):
         root = images or image_root(file, place)
-        splits = SPLITS if is_karpathy(file) else (split_in_name(file.name),)
-        yield from read_coco(file, root, splits, source=source, report=report)
+        whole = is_karpathy(file)
+        splits = SPLITS if whole else (split_in_name(file.name),)
+        untold = not whole and split_word(file.name) is None
+        for record in read_coco(file, root, splits, source=source, report=report):
+            if untold:
+                report.notes[WITHOUT_SPLIT] += 1
+            yield record
 
 
 # --- tables --------------------------------------------------------------------------------------
@@ -163,23 +172,20 @@ def _read_coco(
 def _is_table(place: Path) -> bool:
     if place.is_file():
         return place.suffix.lower() in TABLE_SUFFIXES
-    try:
-        return bool(find_tables(str(place), Path, ""))
-    except DataError:
-        return False
+    return bool(tables_in(place))
 
 
 def _read_tables(
     place: Path, source: str, report: ReadReport, images: Path | None = None
 ) -> Iterator[MedCapRecord]:
     for split, files in find_tables(str(place), Path, str(place)).items():
+        told = split is None and tell_splits(files, None, None, source)
         for file in files:
-            told = has_split_column(file, None, None, source)
             word = None if split or told else split_word(file.name)
             known = split or word or (None if told else "train")
             for record in read_table(file, images, split=known, source=source, report=report):
                 if split is None and known:
-                    report.notes[_SPLIT_OF_NAME if word else _NO_SPLIT] += 1
+                    report.notes[_SPLIT_OF_NAME if word else WITHOUT_SPLIT] += 1
                 yield record
 
 
@@ -201,14 +207,9 @@ def _read_shards(place: Path, source: str, report: ReadReport) -> Iterator[MedCa
 
 FORMATS = (
     Format("manifest", "a clean manifest of --fix (jsonl)", is_manifest, read_manifest),
-    Format("roco", "a ROCO v1 tree", lambda place: bool(roco_splits(place)), _read_roco),
-    Format(
-        "roco-kaggle",
-        "ROCO v1 as on Kaggle (CSV)",
-        lambda place: bool(kaggle_splits(place)),
-        _read_kaggle,
-    ),
-    Format("rocov2", "ROCOv2 (CSV or Parquet)", lambda p: bool(rocov2_splits(p)), _read_rocov2),
+    Format("roco", "a ROCO v1 tree", is_roco, _read_roco),
+    Format("roco-kaggle", "ROCO v1 as on Kaggle (CSV)", is_kaggle, _read_kaggle),
+    Format("rocov2", "ROCOv2 (CSV or Parquet)", is_rocov2, _read_rocov2),
     Format("medicat", "a MedICaT release", _is_medicat, _read_medicat),
     Format("webdataset", "tar shards (WebDataset)", _is_shards, _read_shards),
     Format("coco", "COCO captions (json)", lambda place: bool(coco_files(place)), _read_coco, True),

@@ -2,6 +2,8 @@
 
 {"image": "/data/a.png", "captions": ["…"], "image_id": "a", "split": "train",
  "group_id": "PMC1", "source": "roco", "domain": "medical"}
+
+Of data that tell no splits there is no "split", so that training draws shares as it does of them.
 """
 
 from __future__ import annotations
@@ -14,13 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from lavis_msmedcap.common.errors import DataError
-from lavis_msmedcap.datasets.readers.report import ReadReport
-from lavis_msmedcap.datasets.readers.rows import TableOptions
+from lavis_msmedcap.datasets.readers.report import WITHOUT_SPLIT, ReadReport
+from lavis_msmedcap.datasets.readers.rows import TableOptions, open_table
 from lavis_msmedcap.datasets.readers.table import read_table
+from lavis_msmedcap.datasets.readers.table_files import DROPPED_SUFFIX
 from lavis_msmedcap.datasets.records import MedCapRecord
 
-_START = 1 << 16  # characters
-# a table of somebody's own may have some of them, and columns besides that a manifest has not
 _KEYS = {entry.name for entry in fields(MedCapRecord)}
 
 
@@ -67,12 +68,13 @@ def _free_name(record: MedCapRecord, taken: dict[str, str]) -> str:
     return name
 
 
-def write_manifest(path: Path, result: CleanSet) -> Path:
+def write_manifest(path: Path, result: CleanSet, *, splits: bool = True) -> Path:
     """Writes the records that stay, and beside them those that do not, each with its reason.
 
     Args:
         path: The manifest; refused if it exists.
         result: From `clean`.
+        splits: Whether to write the split of each record.
 
     Returns:
         The file with the dropped records: ``<name>.dropped.jsonl``.
@@ -80,10 +82,10 @@ def write_manifest(path: Path, result: CleanSet) -> Path:
     Raises:
         DataError: If one of the files exists, or cannot be written.
     """
-    other = path.with_name(f"{path.stem}.dropped.jsonl")
+    other = _beside(path)
     refuse_existing(path)
-    dropped = ({**asdict(record), "reason": reason} for record, reason in result.dropped)
-    _write_lines(path, map(asdict, result.kept))
+    dropped = ({**_row(record, splits), "reason": reason} for record, reason in result.dropped)
+    _write_lines(path, (_row(record, splits) for record in result.kept))
     _write_lines(other, dropped)
     return other
 
@@ -94,9 +96,17 @@ def refuse_existing(path: Path) -> None:
     Raises:
         DataError: If it or the file beside it exists.
     """
-    for target in (path, path.with_name(f"{path.stem}.dropped.jsonl")):
+    for target in (path, _beside(path)):
         if target.exists():
             raise DataError(f"--fix: {target} exists; choose another name, or delete it first")
+
+
+def _row(record: MedCapRecord, splits: bool) -> dict[str, Any]:
+    return {key: cell for key, cell in asdict(record).items() if splits or key != "split"}
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f"{path.stem}{DROPPED_SUFFIX}")
 
 
 def _write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
@@ -113,19 +123,6 @@ def _write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
         raise DataError(f"--fix: {path} cannot be written: {error}") from error
 
 
-def is_manifest(place: Path) -> bool:
-    """Tells whether a file begins as a manifest does."""
-    if place.suffix != ".jsonl" or not place.is_file():
-        return False
-    with place.open(encoding="utf-8-sig", errors="replace", newline="\n") as file:
-        line = file.readline(_START)
-    try:
-        entry = json.loads(line)
-    except ValueError:
-        return False
-    return isinstance(entry, dict) and set(entry) >= _KEYS
-
-
 def read_manifest(path: Path, source: str, report: ReadReport) -> Iterator[MedCapRecord]:
     """Yields the records of a manifest: a table that says of each row what data set it is from.
 
@@ -137,8 +134,17 @@ def read_manifest(path: Path, source: str, report: ReadReport) -> Iterator[MedCa
     Raises:
         DataError: If it cannot be read; names the line.
     """
-    columns = {"caption" if key == "captions" else key: key for key in _KEYS}
     jsonl = TableOptions(format="jsonl")
-    yield from read_table(
-        path, split=None, columns=columns, options=jsonl, source=source, report=report
-    )
+    divided = "split" in open_table(path, jsonl).columns
+    columns = {"caption" if key == "captions" else key: key for key in _KEYS if key != "split"}
+    for record in read_table(
+        path,
+        split=None if divided else "train",
+        columns={**columns, "split": "split" if divided else None},
+        options=jsonl,
+        source=source,
+        report=report,
+    ):
+        if not divided:
+            report.notes[WITHOUT_SPLIT] += 1
+        yield record

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from lavis_msmedcap.data_check.captions import CUT_TOKENS, CUT_WORDS, PERCENTILES, CaptionStats
@@ -11,6 +11,7 @@ from lavis_msmedcap.data_check.check import DataCheck
 from lavis_msmedcap.data_check.findings import NOTE, PROBLEM, WARNING, Finding
 from lavis_msmedcap.data_check.leaks import CAPTION, Leak, caption_key
 from lavis_msmedcap.datasets.caption_text import squeeze
+from lavis_msmedcap.datasets.readers.report import ReadReport
 from lavis_msmedcap.datasets.records import SPLITS, MedCapRecord
 from lavis_msmedcap.report.table import align
 
@@ -76,8 +77,7 @@ def reading_notes(check: DataCheck) -> list[str]:
     return [
         f"{report.name}: {note} ({count:,})"
         for report in check.reports
-        for note, count in sorted(report.notes.items())
-        if count
+        for note, count in sorted(report.all_notes().items())
     ]
 
 
@@ -235,14 +235,14 @@ def _plain_finding(finding: Finding, records: Sequence[MedCapRecord]) -> dict[st
     }
 
 
-def _plain_report(report: Any, records: Sequence[MedCapRecord]) -> dict[str, Any]:
+def _plain_report(report: ReadReport, records: Sequence[MedCapRecord]) -> dict[str, Any]:
     splits = Counter(record.split for record in records if record.source == report.name)
-    counters: Mapping[str, Counter[str]] = {"left_out": report.dropped, "notes": report.notes}
     return {
         "name": report.name,
         "read": report.n_read,
         "checked": dict(splits),
-        **{key: {k: n for k, n in counter.items() if n} for key, counter in counters.items()},
+        "left_out": report.left_out(),
+        "notes": report.all_notes(),
     }
 
 

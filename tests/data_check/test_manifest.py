@@ -7,8 +7,9 @@ import pytest
 from data_check_trees import manifest_lines, put, record
 
 from lavis_msmedcap.common.errors import DataError
-from lavis_msmedcap.data_check.manifest import clean, is_manifest, read_manifest, write_manifest
+from lavis_msmedcap.data_check.manifest import clean, read_manifest, write_manifest
 from lavis_msmedcap.datasets.readers.report import ReadReport
+from lavis_msmedcap.datasets.readers.table_files import is_manifest
 
 ODD = "Line\u2028separator, tab\tand “quotes”, 0.37 cm."
 

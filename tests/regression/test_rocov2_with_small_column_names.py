@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from lavis_msmedcap.data_check.formats import read_place
 from lavis_msmedcap.datasets.builders.rocov2 import ROCOv2Builder
 from lavis_msmedcap.datasets.readers.report import ReadReport
-from lavis_msmedcap.datasets.readers.rocov2 import read_rocov2, rocov2_splits
+from lavis_msmedcap.datasets.readers.rocov2 import is_rocov2, read_rocov2
 
 NAMES = ["ID,Caption", "id,caption", "Id,CAPTION", "image_id,caption", "caption,ID"]
 
@@ -63,7 +63,7 @@ def test_own_tables_stay_tables(tmp_path: Path) -> None:
     for split in ("train", "test"):
         put(tmp_path / f"{split}_captions.csv", f"id,caption\n{split}.jpg,A scan.\n")
         put(tmp_path / f"{split}.jpg", jpeg_bytes(picture(1)))
-    assert rocov2_splits(tmp_path) == []
+    assert not is_rocov2(tmp_path)
     chosen, records = read_place(tmp_path, ReadReport("mine"))
     assert chosen.name == "table"
     assert all(Path(record.image).is_file() for record in records)

@@ -24,7 +24,7 @@ from lavis_msmedcap.datasets.places import is_phantom
 from lavis_msmedcap.datasets.readers.report import ReadReport
 from lavis_msmedcap.datasets.readers.rows import FORMATS, TableOptions
 from lavis_msmedcap.datasets.readers.selection import split_by_group
-from lavis_msmedcap.datasets.readers.table import has_split_column, read_table
+from lavis_msmedcap.datasets.readers.table import read_table, tell_splits
 from lavis_msmedcap.datasets.readers.table_files import find_tables
 from lavis_msmedcap.datasets.records import SPLITS, MedCapRecord
 
@@ -99,7 +99,7 @@ class CaptionTableBuilder(MedCapBuilder):
         """Reads tables without a split of their own: by a column, else by the seeded shares."""
         info = settings["build_info"]
         columns, options = info.get("columns"), _options(info)
-        if any(has_split_column(path, columns, options, self.NAME) for path in tables):
+        if tell_splits(tables, columns, options, self.NAME):
             return [r for path in tables for r in self._table(path, None, settings, report)]
         records = [r for path in tables for r in self._table(path, "train", settings, report)]
         if not any(record.group_id for record in records):

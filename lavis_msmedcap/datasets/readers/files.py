@@ -25,6 +25,8 @@ IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".gif", ".bmp"),
     *(".dcm", ".dicom", ".nii", ".nii.gz"),
 )
+_PART = re.compile(r"-\d+-of-\d+$")  # as files of one table are numbered
+_LETTERS = re.compile(r"[a-z]+")  # captions_train2014 has two words
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _HALVES = "captions with half a character (a lone surrogate), replaced by U+FFFD"
 _NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
@@ -210,8 +212,18 @@ def split_word(name: str) -> str | None:
     Returns:
         None if no word of it means a split, or words of it mean several.
     """
-    told = set(filter(None, map(split_of, re.split(r"[^a-z]+", name.lower()))))
+    told = set(filter(None, map(split_of, _LETTERS.findall(name.lower()))))
     return told.pop() if len(told) == 1 else None
+
+
+def name_without_split(stem: str) -> str:
+    """Returns what a file name, without its suffix, says besides the split, in small letters.
+
+    Of ``ward_a_train`` it is "ward_a", of ``train-00000-of-00027`` and ``test-00000-of-00003`` "".
+    """
+    plain = _PART.sub("", stem.lower())
+    rest = _LETTERS.sub(lambda word: "" if split_of(word.group()) else word.group(), plain)
+    return re.sub(r"[\W_]+", "_", rest).strip("_")
 
 
 def split_in_name(name: str) -> str:

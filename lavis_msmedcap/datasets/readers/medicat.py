@@ -102,19 +102,26 @@ def find_jsonl(root: Path, key: str) -> Path:
         DataError: If there is none, or more than one.
     """
     require(root, "the MedICaT release", key)
-    if root.is_file():
-        return root
-    for folder in (root / "release", root):
-        found = sorted(folder.glob(_PATTERN))
-        if len(found) > 1:
-            names = ", ".join(path.name for path in found)
-            raise DataError(f"{folder} holds several release files ({names}); set {key} to one")
-        if found:
-            return found[0]
+    found = release_files(root)
+    if len(found) > 1:
+        names = ", ".join(path.name for path in found)
+        raise DataError(
+            f"{found[0].parent} holds several release files ({names}); name the one to read "
+            f"instead of the folder (in a configuration as {key})"
+        )
+    if found:
+        return found[0]
     raise DataError(
         f"the MedICaT release not found: expected release/{_PATTERN} in {root}; set {key} to the "
         "folder that holds release/ or to the jsonl file"
     )
+
+
+def release_files(root: Path) -> list[Path]:
+    """Returns what may be the release file: the file itself, or those of a folder of its names."""
+    if root.is_file():
+        return [root]
+    return sorted((root / "release").glob(_PATTERN)) or sorted(root.glob(_PATTERN))
 
 
 def _file_name(entry: dict[str, Any], where: str) -> str:

@@ -7,6 +7,12 @@ from dataclasses import dataclass, field
 
 from lavis_msmedcap.datasets.records import SPLITS
 
+WITHOUT_SPLIT = "records without a split of their own, taken as train"
+REPEATED_ID = "with a repeated id, the caption added to the first"  # a reason of ROCO's reader
+# a reason of `merge_repeated`, and what it notes of those whose caption is kept all the same
+REPEATED_IMAGE = "repeated image"
+REPEATED_WITH_CAPTION = "repeated images with another caption, which was added"
+
 
 @dataclass
 class ReadReport:
@@ -17,12 +23,14 @@ class ReadReport:
         kept: Entries kept so far, by split.
         dropped: Entries left out, by reason.
         notes: Further facts worth a word, with how often they occurred.
+        undivided: Whether the data set tells no splits: all its records are train for want of one.
     """
 
     name: str
     kept: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
     notes: Counter[str] = field(default_factory=Counter)
+    undivided: bool = False
 
     @property
     def n_read(self) -> int:
@@ -34,6 +42,24 @@ class ReadReport:
         if count:
             self.kept[split] -= count
             self.dropped[reason] += count
+
+    def left_out(self) -> dict[str, int]:
+        """Returns how many entries are in no record at all, by reason.
+
+        Without those dropped ones whose caption was added to another entry of their image.
+        """
+        added = {
+            REPEATED_ID: self.dropped[REPEATED_ID],
+            REPEATED_IMAGE: self.notes[REPEATED_WITH_CAPTION],
+        }
+        counts = {reason: count - added.get(reason, 0) for reason, count in self.dropped.items()}
+        return {reason: count for reason, count in counts.items() if count > 0}
+
+    def all_notes(self) -> dict[str, int]:
+        """Returns the notes, and what was dropped without anything being left out."""
+        ids = self.dropped[REPEATED_ID]
+        notes = {**self.notes, f"entries {REPEATED_ID}": ids}
+        return {note: count for note, count in notes.items() if count}
 
     def summary(self) -> str:
         """Returns everything on one line."""

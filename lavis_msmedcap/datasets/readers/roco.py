@@ -14,7 +14,7 @@ from __future__ import annotations
 import csv
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from lavis_msmedcap.common.errors import DataError
@@ -26,7 +26,7 @@ from lavis_msmedcap.datasets.readers.files import (
     text_lines,
     usable_captions,
 )
-from lavis_msmedcap.datasets.readers.report import ReadReport
+from lavis_msmedcap.datasets.readers.report import REPEATED_ID, ReadReport
 from lavis_msmedcap.datasets.records import MEDICAL, SPLITS, MedCapRecord
 
 KINDS = ("radiology", "non-radiology")
@@ -108,19 +108,60 @@ def split_folder(root: Path, split: str, key: str) -> Path:
     )
 
 
+def is_roco(root: Path) -> bool:
+    """Tells whether a folder holds captions as a ROCO v1 tree has them."""
+    return _base(root) is not None
+
+
 def roco_splits(root: Path) -> dict[str, list[str]]:
-    """Returns the kinds of figures that each split of a tree has captions for."""
-    splits: dict[str, list[str]] = {}
-    for split in SPLITS:
-        for folder in _candidates(root, split):
-            kinds = [kind for kind in KINDS if (folder / kind / "captions.txt").is_file()]
-            if kinds:
-                splits.setdefault(split, kinds)
-    return splits
+    """Returns the kinds of figures that each split of a tree has a folder for.
+
+    Captions need not be there, so that reading names those that are missing.
+    """
+    base = _base(root)
+    if base is None:
+        return {}
+    folders = {split: [base / word for word in SPLIT_WORDS[split]] for split in SPLITS}
+    return kinds_by_split(folders, lambda folder, kind: (folder / kind).is_dir())
+
+
+def kinds_by_split(
+    folders: Mapping[str, Sequence[Path]], holds: Callable[[Path, str], bool]
+) -> dict[str, list[str]]:
+    """Returns the kinds of figures of each split that has a folder.
+
+    Args:
+        folders: Where each split may be.
+        holds: Whether a folder has something of a kind.
+
+    Returns:
+        Kinds by split; of a split whose folder has none, those that the others have.
+    """
+    found = {
+        split: [kind for kind in KINDS if any(holds(folder, kind) for folder in places)]
+        for split, places in folders.items()
+        if any(folder.is_dir() for folder in places)
+    }
+    every = [kind for kind in KINDS if any(kind in kinds for kinds in found.values())]
+    return {split: kinds or every for split, kinds in found.items()}
+
+
+def _base(root: Path) -> Path | None:
+    """Returns the folder of the split folders, None if no captions are there."""
+    words = [word for split in SPLITS for word in SPLIT_WORDS[split]]
+    for base in _bases(root):
+        for folder in (base / word / kind for word in words for kind in KINDS):
+            if (folder / "captions.txt").is_file():
+                return base
+    return None
+
+
+def _bases(root: Path) -> tuple[Path, Path]:
+    return root / "data", root
 
 
 def _candidates(root: Path, split: str) -> list[Path]:
-    return [base / name for base in (root / "data", root) for name in SPLIT_WORDS[split]]
+    return [base / name for base in _bases(root) for name in SPLIT_WORDS[split]]
 
 
 def _captions(folder: Path, report: ReadReport) -> dict[str, list[str]]:
@@ -136,7 +177,7 @@ def _captions(folder: Path, report: ReadReport) -> dict[str, list[str]]:
             continue
         roco_id = safe_name(roco_id.strip(), f"{path}, line {number}")
         if roco_id in captions:
-            report.dropped["with a repeated id, the caption added to the first"] += 1
+            report.dropped[REPEATED_ID] += 1
         captions.setdefault(roco_id, []).append(caption)
     return captions
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from lavis_msmedcap.common.errors import DataError
 from lavis_msmedcap.datasets.readers.files import SPLIT_WORDS
 from lavis_msmedcap.datasets.readers.report import ReadReport
-from lavis_msmedcap.datasets.readers.roco import KINDS
+from lavis_msmedcap.datasets.readers.roco import KINDS, kinds_by_split
 from lavis_msmedcap.datasets.readers.table import read_table
 from lavis_msmedcap.datasets.records import MEDICAL, SPLITS, MedCapRecord
 
@@ -43,18 +43,37 @@ def kaggle_csv(root: Path, split: str, kind: str) -> Path | None:
     """
     for base in (root / "all_data", root):
         for word in SPLIT_WORDS[split]:
-            for folder in (base / word / kind, base / word):
-                for name in (kind.replace("-", ""), kind):
-                    found = sorted(folder.glob(f"{name}*data.csv"))
-                    if found:
-                        return found[0]
+            found = _csv_in(base / word, kind)
+            if found:
+                return found
     return None
 
 
+def is_kaggle(root: Path) -> bool:
+    """Tells whether a folder holds a CSV as Kaggle's copy of ROCO has it."""
+    return any(kaggle_csv(root, split, kind) for split in SPLITS for kind in KINDS)
+
+
 def kaggle_splits(root: Path) -> dict[str, list[str]]:
-    """Returns the kinds of figures that each split of a copy has a CSV for."""
-    splits = {split: [k for k in KINDS if kaggle_csv(root, split, k)] for split in SPLITS}
-    return {split: kinds for split, kinds in splits.items() if kinds}
+    """Returns the kinds of figures that each split of a copy has a CSV or a folder for.
+
+    A CSV need not be there, so that reading names the one that is missing.
+    """
+    base = root / "all_data" if (root / "all_data").is_dir() else root
+    folders = {split: [base / word for word in SPLIT_WORDS[split]] for split in SPLITS}
+    return kinds_by_split(
+        folders, lambda folder, kind: (folder / kind).is_dir() or bool(_csv_in(folder, kind))
+    )
+
+
+def _csv_in(folder: Path, kind: str) -> Path | None:
+    """Returns the CSV of a kind in the folder of a split, or in its own folder there."""
+    for place in (folder / kind, folder):
+        for name in (kind.replace("-", ""), kind):
+            found = sorted(place.glob(f"{name}*data.csv"))
+            if found:
+                return found[0]
+    return None
 
 
 def kaggle_images(table: Path, kind: str) -> Path:

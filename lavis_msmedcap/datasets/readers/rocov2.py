@@ -121,25 +121,50 @@ def find_captions(root: Path, split: str, layout: str, key: str) -> list[Path]:
     )
 
 
-def rocov2_splits(root: Path) -> list[str]:
-    """Returns the splits of ROCOv2 that lie in a folder; those of somebody's own table are none.
+def is_rocov2(root: Path) -> bool:
+    """Tells whether a folder holds a split of ROCOv2, and no table of somebody's own.
 
     Its tables tell no groups; one that does is an own one, and its groups count. So is one with
     columns ``id,caption`` without an image folder of ROCOv2 beside it.
     """
-    return [split for split in SPLITS if root.is_dir() and _holds(root, split)]
+    places = [(split, _captions_or_none(root, split)) for split in SPLITS if root.is_dir()]
+    tables = [(split, table) for split, table in places if table is not None]
+    if any(_tells_groups(table) for _, table in tables):
+        return False
+    return any(_is_published(table, root, split) for split, table in tables)
 
 
-def _holds(root: Path, split: str) -> bool:
+def rocov2_splits(root: Path) -> list[str]:
+    """Returns the splits of which a folder holds captions or images.
+
+    Captions need not be there or be readable, so that reading names those that are not.
+    """
+    return [split for split in SPLITS if _captions_or_none(root, split) or _images(root, split)]
+
+
+def _captions_or_none(root: Path, split: str) -> Path | None:
     try:
-        table = find_captions(root, split, "auto", "")[0]
+        return find_captions(root, split, "auto", "")[0]
+    except DataError:
+        return None
+
+
+def _tells_groups(table: Path) -> bool:
+    try:
+        columns = choose_columns(open_table(table).columns, {}, str(table), "")
+    except DataError:
+        return False
+    return columns.group_id is not None
+
+
+def _is_published(table: Path, root: Path, split: str) -> bool:
+    try:
         columns = open_table(table).columns
         named = set(_columns(table).values()) - {None} <= set(columns)
-        own = choose_columns(columns, {}, str(table), "").group_id is not None
     except DataError:
         return False
     published = table.suffix != ".csv" or set(_CSV_NAMES) <= set(columns)
-    return named and not own and (published or image_folder(root, split).is_dir())
+    return named and (published or image_folder(root, split).is_dir())
 
 
 def _columns(table: Path) -> dict[str, str | None]:
@@ -168,12 +193,19 @@ def _first(columns: Sequence[str], names: Sequence[str]) -> str | None:
 
 def image_folder(root: Path, split: str) -> Path:
     """Returns the folder of a split's images, or that in which the archive puts them."""
+    found, words = _images(root, split), SPLIT_WORDS[split]
+    if found is None and (root / "images").is_dir():
+        return root / "images"
+    return found or root / f"{words[0]}_images" / words[0]
+
+
+def _images(root: Path, split: str) -> Path | None:
+    """Returns the folder of the images of this split and no other, None if there is none."""
     words = SPLIT_WORDS[split]
-    shapes = ("{0}_images/{1}", "{0}_images", "images/{0}", "{0}", "images")
+    shapes = ("{0}_images/{1}", "{0}_images", "images/{0}", "{0}")
     pairs = [(first, second) for first in words for second in words]
     candidates = [root / shape.format(*pair) for shape in shapes for pair in pairs]
-    found = next((folder for folder in candidates if folder.is_dir()), None)
-    return found or root / f"{words[0]}_images" / words[0]
+    return next((folder for folder in candidates if folder.is_dir()), None)
 
 
 def read_articles(path: Path) -> dict[str, str]:

@@ -27,6 +27,7 @@ FORMATS = ("csv", "tsv", "jsonl", "json", "parquet")
 
 Cells = Union[Mapping[str, Any], None]  # None: a row of another width than the header
 
+_TOO_LONG = "field larger than field limit"  # how csv says it
 _CONTAINERS = {
     b"PK\x03\x04": "an Excel or zip file; save it as CSV",
     b"\x1f\x8b": "packed; unpack it",
@@ -149,6 +150,13 @@ class TextTable(Table):
                     if any(fields):
                         yield number, fields
         except csv.Error as error:
+            if _TOO_LONG in str(error):
+                raise DataError(
+                    f"{path}, line {number + 1}: a field of the row that begins there is longer "
+                    f"than {csv.field_size_limit():,} characters; most likely a quotation mark "
+                    "opens it and none closes it: close it, or set quotes: false if quotation "
+                    "marks are plain text"
+                ) from error
             raise DataError(
                 f"{path}, line {number + 1} or after: {error}; write a quotation mark inside a "
                 "quoted field twice, or set quotes: false if they are plain text"

@@ -103,6 +103,28 @@ def has_split_column(
     return choose_columns(table.columns, columns or {}, str(path), key).split is not None
 
 
+def tell_splits(
+    tables: Sequence[Path], columns: ColumnMap | None, options: TableOptions | None, source: str
+) -> bool:
+    """Tells whether the tables of one data set say themselves which split a row belongs to.
+
+    Raises:
+        DataError: If some do and others do not; and as `read_table`.
+    """
+    told = [has_split_column(path, columns, options, source) for path in tables]
+    if any(told) and not all(told):
+        some = ", ".join(str(path) for path, tells in zip(tables, told) if tells)
+        others = ", ".join(str(path) for path, tells in zip(tables, told) if not tells)
+        key = f"datasets.{source}.build_info"
+        raise DataError(
+            f"some tables of {source} tell the split of a row in a column ({some}), others do not "
+            f"({others}), so the split of their rows is unknown; tell the split of each table "
+            f"({key}.table: {{train: …, val: …, test: …}}), or have shares of all rows drawn "
+            f"({key}.columns: {{split: null}})"
+        )
+    return any(told)
+
+
 class _RowReader:
     """Makes records out of rows."""
 
