@@ -148,8 +148,9 @@ class MSMedCapImageEvalProcessor(BaseProcessor):
 class MSMedCapImageTrainProcessor(MSMedCapImageEvalProcessor):
     """The training processor: by default the same views as in evaluation.
 
-    Datasets of this package call `read`, `augment` and then the processor. One that knows the
-    processor as a mere function, as those of LAVIS do, gets the picture as it is.
+    Datasets of this package call `read`, `augment` and then the processor, and its tasks do so for
+    the caption datasets of LAVIS. One that knows the processor as a mere function, as those do,
+    gets the picture as it is.
 
     Args:
         image_size: Side of the CLIP view in pixels.

@@ -175,10 +175,10 @@ def _augmentation_problems(config: Mapping[str, Any], own: Collection[str]) -> I
         if not ours or train.get("augment") is None or not trains(config):
             continue
         path = f"datasets.{name}.vis_processor.train.augment"
-        if f"datasets.{name}" not in own:
+        if f"datasets.{name}" not in own and "task" not in own:  # our tasks augment for it
             yield (
-                f"{path}: the dataset's class is not of this package and would not augment; "
-                "write null, or use a dataset of this package"
+                f"{path}: neither the dataset's class nor the task is of this package, so nothing "
+                "would augment; write null, or use a dataset of this package"
             )
         elif is_number(cached) and cached > 0:
             yield (

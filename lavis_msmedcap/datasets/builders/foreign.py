@@ -5,7 +5,8 @@ references of an image that is evaluated. What they lack is taken from their ann
 
 LAVIS' own caption datasets open images with bare Pillow, to which a 16-bit picture is white and an
 EXIF orientation nothing. Where an image processor of this package stands behind them, it reads the
-file itself, and theirs is not asked. Datasets of others open their images as they please.
+file itself, augments it if that is asked for, and theirs is not asked. Datasets of others open
+their images as they please; augmentation, which they would not do, is refused for them.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ from lavis_msmedcap.datasets.skipping import (
     SkippedImage,
     stand_ins,
 )
+from lavis_msmedcap.imaging.augment import sample_rng
 from lavis_msmedcap.imaging.read import strict_decoding
 
 logger = logging.getLogger(__package__)
@@ -73,9 +75,10 @@ class ForeignDataset(Dataset[dict[str, Any]]):
             one in its place and leaves a note, see `lavis_msmedcap.datasets.skipping`. In
             evaluation it is always an error.
         max_bad: Share of the samples that may be skipped; the runner checks it.
-        seed: Decides what takes the place of a skipped image.
+        seed: Decides what takes the place of a skipped image, and how images are augmented.
 
     Raises:
+        ConfigError: If its images are to be augmented in training, and it opens them itself.
         DataError: If it has no length, or annotations without captions.
     """
 
@@ -119,6 +122,15 @@ class ForeignDataset(Dataset[dict[str, Any]]):
         reads = known and self._annotations is not None and hasattr(processor, "read")
         # None where the dataset opens its images itself
         self.vis_processor = processor if reads else None
+        wanted = getattr(processor, "augmentation", None) is not None and split == "train"
+        if wanted and not reads:
+            raise ConfigError(
+                [
+                    f"datasets.{name}.vis_processor.train.augment would do nothing, as "
+                    f"{type(inner).__name__} opens its images itself, and a flip has to know "
+                    "their captions; write augment: null, or read the files with caption_table"
+                ]
+            )
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -182,7 +194,7 @@ class ForeignDataset(Dataset[dict[str, Any]]):
             if self.vis_processor is None:
                 sample = self.inner[int(index)]
             else:
-                sample = self._processed(annotation, path)
+                sample = self._processed(annotation, path, index)
         captions = _captions(annotation) if annotation else ()
         common = {
             "image": self._image(sample),
@@ -202,12 +214,23 @@ class ForeignDataset(Dataset[dict[str, Any]]):
             )
         return {**common, "references": list(references)}
 
-    def _processed(self, annotation: Mapping[str, Any], path: str) -> dict[str, Any]:
+    def _processed(self, annotation: Mapping[str, Any], path: str, index: int) -> dict[str, Any]:
         """Makes the sample that a dataset of ``_KNOWN`` makes, from an image that is read here."""
         assert self.vis_processor is not None
-        sample = {"image": self.vis_processor(self.vis_processor.read(path))}
-        if isinstance(annotation["caption"], str) and self._text_processor:
-            sample["text_input"] = self._text_processor(annotation["caption"])
+        picture = self.vis_processor.read(path)
+        caption = annotation.get("caption")
+        if not isinstance(caption, str):
+            caption = next(iter(_captions(annotation)), None)
+        if caption is None:  # told where the text is wanted
+            return {"image": self.vis_processor(picture)}
+        if self.split == "train" and hasattr(self.vis_processor, "augment"):
+            rng = sample_rng(self.seed, int(self._epoch.item()), int(index))
+            picture, caption = self.vis_processor.augment(picture, caption, rng)
+        sample = {"image": self.vis_processor(picture)}
+        if self._text_processor:
+            sample["text_input"] = self._text_processor(caption)
+        elif caption.strip():
+            sample["text_input"] = caption.strip()
         return sample
 
     def _stand_in(self, index: int, first: SkippedImage) -> dict[str, Any]:
@@ -282,7 +305,7 @@ def build_foreign(name: str, builder_cls: Any, section: Any) -> dict[str, Any]:
         Datasets by split.
 
     Raises:
-        ConfigError: If ``on_bad`` or ``max_bad`` is none.
+        ConfigError: If ``on_bad`` or ``max_bad`` is none, or augmentation cannot be done.
         DataError: If a dataset cannot be used, with the reason.
     """
     if issubclass(builder_cls, MedCapBuilder):

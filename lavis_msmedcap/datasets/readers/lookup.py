@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import unicodedata
+from collections.abc import Iterable
 from pathlib import Path, PurePath, PureWindowsPath
 
 from lavis_msmedcap.common.errors import DataError
@@ -12,6 +13,7 @@ from lavis_msmedcap.datasets.readers.files import (
     image_suffix,
     require_encodable,
     safe_name,
+    split_of,
 )
 from lavis_msmedcap.imaging.places import split_place
 
@@ -34,8 +36,9 @@ class ImageFinder:
         self._key = key
         self._index = FolderIndex()
         self._stems: dict[str, dict[str, list[str]]] = {}
+        self._of_split: dict[str, list[str]] = {}
 
-    def find(self, name: str, where: str) -> str:
+    def find(self, name: str, where: str, splits: Iterable[str | None] = ()) -> str:
         """Returns the absolute path of an image, or that at which it was expected.
 
         A name without extension finds the one image that has one, and the extension's case does
@@ -45,6 +48,8 @@ class ImageFinder:
             name: As written in the table: absolute, or relative to the folder; perhaps with a
                 part of the file behind it, see `lavis_msmedcap.imaging.places`.
             where: File and line that it came from, for messages.
+            splits: An image that is not in the folder is looked for below the folder's own folders
+                that are called like these splits (``valid/`` for "val"), in this order.
 
         Raises:
             DataError: If the name is an address, leads out of the folder, fits several files, or
@@ -56,12 +61,10 @@ class ImageFinder:
         whole = str(place._replace(file=path))
         if place.kind and "/" not in place.value and self._index.has(whole):
             return whole  # a file that is really called so
-        if not self._index.has(path):
-            path = self._in_other_form(path)
-        if not self._index.has(path):
-            folder, last = os.path.split(path)
-            path = f"{folder}{os.sep}{self._by_stem(folder, last, where)}"
-        return str(place._replace(file=path))
+        found = self._on_disk(path, where)
+        if not self._index.has(found):
+            found = self._in_folder_of_split(path, splits, where) or found
+        return str(place._replace(file=found))
 
     def _path(self, name: str, where: str) -> str:
         if "://" in name:
@@ -80,6 +83,37 @@ class ImageFinder:
             # a table written on Windows; a file name on Linux may also hold a backslash
             return path.replace("\\", "/")
         return path
+
+    def _on_disk(self, path: str, where: str) -> str:
+        """Returns the path of the file that is meant, or the given one if there is none."""
+        if not self._index.has(path):
+            path = self._in_other_form(path)
+        if not self._index.has(path):
+            folder, last = os.path.split(path)
+            path = f"{folder}{os.sep}{self._by_stem(folder, last, where)}"
+        return path
+
+    def _in_folder_of_split(
+        self, path: str, splits: Iterable[str | None], where: str
+    ) -> str | None:
+        """Returns where an image of the folder is in one of a split, None if in none."""
+        base = f"{self._folder.rstrip(os.sep)}{os.sep}"
+        if not path.startswith(base):
+            return None
+        for split in filter(None, splits):
+            if split not in self._of_split:
+                named = sorted(n for n in self._index.names(self._folder) if split_of(n) == split)
+                self._of_split[split] = [f"{base}{name}{os.sep}" for name in named]
+            there = (self._on_disk(f + path[len(base) :], where) for f in self._of_split[split])
+            found = [file for file in there if self._index.has(file)]
+            if len(found) > 1:
+                raise DataError(
+                    f"{where}: image {path[len(base) :]} may be {', '.join(found)}; write the "
+                    "folder before its name"
+                )
+            if found:
+                return found[0]
+        return None
 
     def _in_other_form(self, path: str) -> str:
         """Returns how a path is written on disk: macOS takes letters and their accents apart."""

@@ -15,6 +15,7 @@ from lavis_msmedcap.datasets.readers.columns import ColumnMap, Columns, choose_c
 from lavis_msmedcap.datasets.readers.files import (
     require,
     split_of,
+    split_word,
     usable_captions,
     whole_text,
 )
@@ -50,8 +51,10 @@ def read_table(
 
     Args:
         path: CSV, TSV, JSON lines, a JSON list or Parquet.
-        images: Folder that image names are relative to; by default that of the table. Names such
-            as ``../images/1.png`` are followed from the table's folder, into this one only.
+        images: Folder that image names are relative to; by default that of the table. What is not
+            there may be in a folder in it that is called like the split of the row, or like the one
+            in the table's name: ``train/``, ``valid/``. Names such as ``../images/1.png`` are
+            followed from the table's folder, into this one only.
         split: Split that the records get; None reads the split column.
         columns: Columns by what they hold; those not given are guessed from usual names. Without
             one for ``image_id`` an image is called as it is written; one in a cell by its row if
@@ -144,6 +147,7 @@ class _RowReader:
         self._report = report
         self._in_cells = table.holds_files(columns.image)
         self._by_row = by_row
+        self._split_in_name = split_word(table.path.name)
         self._names: set[str] = set()  # of images in cells
 
     def read(self, number: int, cells: Mapping[str, Any] | None) -> MedCapRecord | str:
@@ -175,7 +179,8 @@ class _RowReader:
         elif not written:
             return "without image"
         else:
-            image = self._images.find(written, self._table.where(number))
+            where = self._table.where(number)
+            image = self._images.find(written, where, (split, self._split_in_name))
         image_id = as_text(cells.get(columns.image_id)) if columns.image_id else ""
         group = as_text(cells.get(columns.group_id)) if columns.group_id else ""
         if columns.group_id and self._untold(cells.get(columns.group_id)):
