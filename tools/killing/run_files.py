@@ -72,7 +72,10 @@ def moment_of(output: Path, started: float) -> Moment:
         return Moment("start-up", "no run directory")
     for part in half_written(root):
         name = part.name.partition(PART)[0]
-        size = part.stat().st_size / 2**20
+        try:
+            size = part.stat().st_size / 2**20
+        except FileNotFoundError:  # of a process that lives: it is written now
+            continue
         kind = "state write" if name.startswith("step-") else "checkpoint write"
         kind = kind if name.endswith(".safetensors") else f"{name} write"
         return Moment(kind, f"{name}, {size:.1f} MiB of it")
