@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from lavis_msmedcap.datasets.caption_text import squeeze
-from lavis_msmedcap.datasets.readers.identity import ImageKeys
+from lavis_msmedcap.datasets.readers.identity import ImageKeys, groups_of
 from lavis_msmedcap.datasets.records import MedCapRecord
 
 # from the surest sign to the weakest
@@ -107,7 +107,7 @@ def leaks(records: Sequence[MedCapRecord], fingerprints: Fingerprints | None = N
         fingerprints: Of their images; without them only one file named twice is noticed.
     """
     found = [
-        *_shared(GROUP, [_present(group_key(record)) for record in records], records),
+        *_shared(GROUP, list(map(group_keys, records)), records),
         *_scan_leaks(records),
         *_image_leaks(records, fingerprints),
         *_shared(CAPTION, [set(map(caption_key, r.captions)) - {""} for r in records], records),
@@ -115,22 +115,22 @@ def leaks(records: Sequence[MedCapRecord], fingerprints: Fingerprints | None = N
     return LeakReport(found, _overlaps(found, records))
 
 
-def group_key(record: MedCapRecord) -> str:
-    """Returns the article or patient of a record so that it can be compared across data sets.
+def group_keys(record: MedCapRecord) -> set[str]:
+    """Returns the articles or patients of a record so that they can be compared across data sets.
 
     Ids that `public_key` knows mean the same everywhere; any other id ("patient 12") only within
     its data set. Where a record has no group, a PMC id at the start of its own id or file name
     tells the article.
 
     Returns:
-        The key, empty if nothing is known.
+        The keys, several if rows of one image name several; none if nothing is known.
     """
-    group = (record.group_id or "").strip()
-    if group:
-        return public_key(group) or f"{record.source}: {group}"
+    groups = groups_of(record)
+    if groups:
+        return {public_key(group) or f"{record.source}: {group}" for group in groups}
     names = (record.image_id, PurePosixPath(record.image).name)
     article = next(filter(None, map(_PMC.match, names)), None)
-    return f"PMC{article[1]}" if article else ""
+    return {f"PMC{article[1]}"} if article else set()
 
 
 def public_key(group: str) -> str:

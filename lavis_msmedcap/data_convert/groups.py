@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from lavis_msmedcap.data_check.leaks import public_key
+from lavis_msmedcap.datasets.readers.identity import groups_of, joined_ids
 from lavis_msmedcap.datasets.records import MedCapRecord
 
 Parts = Mapping[tuple[str, str], Sequence[MedCapRecord]]
@@ -27,11 +28,10 @@ def number_groups(parts: Parts) -> dict[tuple[str, str], list[MedCapRecord]]:
     numbers: dict[tuple[str, str], str] = {}
     counts: dict[str, int] = {}
     for source, split in sorted(parts):
-        for record in parts[source, split]:
-            group = record.group_id
-            if group is None or (source, group) in numbers:
+        for group in (group for record in parts[source, split] for group in groups_of(record)):
+            if (source, group) in numbers:
                 continue
-            name = public_key(group.strip())
+            name = public_key(group)
             if not name:
                 counts[source] = counts.get(source, 0) + 1
                 name = f"{source}-{counts[source]}"
@@ -40,7 +40,10 @@ def number_groups(parts: Parts) -> dict[tuple[str, str], list[MedCapRecord]]:
         (source, split): [
             record
             if record.group_id is None
-            else replace(record, group_id=numbers[source, record.group_id])
+            else replace(
+                record,
+                group_id=joined_ids(numbers[source, group] for group in groups_of(record)),
+            )
             for record in records
         ]
         for (source, split), records in parts.items()

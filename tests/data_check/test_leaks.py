@@ -16,7 +16,7 @@ from lavis_msmedcap.data_check.leaks import (
     Fingerprints,
     Overlap,
     caption_key,
-    group_key,
+    group_keys,
     leaks,
 )
 
@@ -24,25 +24,27 @@ from lavis_msmedcap.data_check.leaks import (
 @pytest.mark.parametrize(
     ("group", "source", "expected"),
     [
-        ("PMC4608653", "roco", "PMC4608653"),
-        ("pmc-04608653", "rocov2", "PMC4608653"),
-        ("https://www.ncbi.nlm.nih.gov/pmc/articles/PMC4608653/", "mine", "PMC4608653"),
-        ("https://doi.org/10.1000/ABC.1", "mine", "10.1000/abc.1"),
-        ("10.1000/abc.1", "other", "10.1000/abc.1"),
-        ("a" * 40, "medicat", "a" * 40),
-        ("patient 12", "mine", "mine: patient 12"),
-        ("12", "other", "other: 12"),
-        (None, "mine", ""),
+        ("PMC4608653", "roco", {"PMC4608653"}),
+        ("pmc-04608653", "rocov2", {"PMC4608653"}),
+        ("https://www.ncbi.nlm.nih.gov/pmc/articles/PMC4608653/", "mine", {"PMC4608653"}),
+        ("https://doi.org/10.1000/ABC.1", "mine", {"10.1000/abc.1"}),
+        ("10.1000/abc.1", "other", {"10.1000/abc.1"}),
+        ("a" * 40, "medicat", {"a" * 40}),
+        ("patient 12", "mine", {"mine: patient 12"}),
+        ("p1 && PMC4608653", "mine", {"mine: p1", "PMC4608653"}),
+        ("12", "other", {"other: 12"}),
+        (None, "mine", set()),
     ],
 )
 def test_groups_are_comparable_only_where_ids_mean_the_same(group, source, expected):
-    assert group_key(record(1, group=group, source=source)) == expected
+    assert group_keys(record(1, group=group, source=source)) == expected
 
 
 def test_an_article_in_the_name_counts_where_there_is_no_group():
     old_name = record(1, image="/kaggle/PMC4240561_MA-68-291-g002.jpg")
-    assert group_key(old_name) == "PMC4240561"
-    assert group_key(record(1, image="/kaggle/PMC4240561_a.jpg", group="p1")) == "roco: p1"
+    assert group_keys(old_name) == {"PMC4240561"}
+    own = record(1, image="/kaggle/PMC4240561_a.jpg", group="p1")
+    assert group_keys(own) == {"roco: p1"}
 
 
 def test_short_captions_prove_nothing():
