@@ -25,7 +25,11 @@ from lavis_msmedcap.data_check.leaks import (
     ("group", "source", "expected"),
     [
         ("PMC4608653", "roco", {"PMC4608653"}),
-        ("pmc-04608653", "rocov2", {"PMC4608653"}),
+        ("pmc4608653", "rocov2", {"PMC4608653"}),
+        ("PMC4608653_cro-0008-0385-g01.jpg", "mine", {"PMC4608653"}),
+        ("PMC-00017", "mine", {"mine: PMC-00017"}),
+        ("PMC00017", "mine", {"mine: PMC00017"}),
+        ("10.2024/00017", "mine", {"mine: 10.2024/00017"}),
         ("https://www.ncbi.nlm.nih.gov/pmc/articles/PMC4608653/", "mine", {"PMC4608653"}),
         ("https://doi.org/10.1000/ABC.1", "mine", {"10.1000/abc.1"}),
         ("10.1000/abc.1", "other", {"10.1000/abc.1"}),
@@ -56,11 +60,11 @@ def test_short_captions_prove_nothing():
 def test_leaks_by_group_and_caption_within_and_across_data_sets():
     text = "Axial CT of the chest with contrast."
     records = [
-        record(0, "train", "PMC1"),
-        record(1, "test", "PMC1"),
-        record(2, "test", "PMC1"),
-        record(3, "train", "PMC002", "rocov2"),
-        record(4, "test", "PMC2"),
+        record(0, "train", "PMC10001"),
+        record(1, "test", "PMC10001"),
+        record(2, "test", "PMC10001"),
+        record(3, "train", "pmc10002", "rocov2"),
+        record(4, "test", "PMC10002"),
         record(5, "val", "PMC3", caption=text),
         record(6, "train", "PMC4", "rocov2", caption=text),
         record(7, "train", "PMC5"),
@@ -70,8 +74,8 @@ def test_leaks_by_group_and_caption_within_and_across_data_sets():
     ]
     report = leaks(records)
     assert [(leak.kind, leak.key, leak.indices) for leak in report.leaks] == [
-        (GROUP, "PMC1", (0, 1, 2)),
-        (GROUP, "PMC2", (3, 4)),
+        (GROUP, "PMC10001", (0, 1, 2)),
+        (GROUP, "PMC10002", (3, 4)),
         (CAPTION, caption_key(text), (5, 6)),
     ]
     assert report.overlaps == [
