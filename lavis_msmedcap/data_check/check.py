@@ -77,7 +77,7 @@ def check_data(
         Interruption: On Ctrl-C while images are read.
     """
     facts = _facts_of(records, reading or {}, cache, workers)
-    prints = fingerprints(facts, distance)
+    prints = fingerprints(facts, records, distance)
     found_leaks = leaks(records, prints)
     duplicates = find_duplicates(prints, facts)
     captions = check_captions(records, rules)

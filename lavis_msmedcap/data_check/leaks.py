@@ -98,7 +98,9 @@ class Fingerprints:
     Attributes:
         file: Digest of each image's bytes, empty where it cannot be read.
         pixels: Digest of each decoded picture, empty where it cannot be decoded.
-        near: Pairs of records whose different pictures show the same, smaller index first.
+        near: Pairs of records whose different pictures show the same, smaller index first. Not all
+            of them: enough to link all that are alike, and to give each record a partner in every
+            other split and each of its data sets where it has one.
     """
 
     file: Sequence[bytes]
