@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -74,18 +74,29 @@ def find_earlier(out: Path, source: str) -> Earlier:
         out: Folder of the conversion.
         source: The data set.
     """
-    told = _read(out / NAME)
+    told = _report(out)
     files: list[Path] = []
     images: list[str] = []
     for split in SPLITS:
         path, *references = annotation_files(out, source, split)
-        part = told.get(f"{source} {split}") if isinstance(told, dict) else None
+        part = told.get(f"{source} {split}", {})
         if _begins(path, _LISTS):
             files.append(path)
-            if isinstance(part, dict) and part.get("how") and IN_PLACE not in part["how"]:
+            # the report must be that of these very files
+            same = part.get("size") == sum(
+                p.stat().st_size for p in (path, *references) if p.exists()
+            )
+            if same and IN_PLACE not in part.get("how", IN_PLACE):
                 images += _copies(_read(path), source, split)
         files += [path for path in references if _begins(path, _REFERENCES)]
     return Earlier(source, files, images)
+
+
+def parts_beside(out: Path, sources: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Returns what the report in a folder tells of other data sets than ``sources``."""
+    return {
+        name: part for name, part in _report(out).items() if name.rpartition(" ")[0] not in sources
+    }
 
 
 def remove_earlier(
@@ -133,6 +144,13 @@ def _copies(entries: Any, source: str, split: str) -> Iterator[str]:
         parts = PurePosixPath(str(entry.get("image"))).parts if isinstance(entry, dict) else ()
         if len(parts) == 3 and parts[:2] == (source, split) and parts[2] != "..":
             yield "/".join(parts)
+
+
+def _report(out: Path) -> dict[str, dict[str, Any]]:
+    """Returns the parts of the report in a folder, none if there is no report of ours."""
+    told = _read(out / NAME)
+    parts = told.items() if isinstance(told, dict) else ()
+    return {name: part for name, part in parts if isinstance(part, dict)}
 
 
 def _begins(path: Path, starts: tuple[bytes, ...]) -> bool:

@@ -25,6 +25,7 @@ from lavis_msmedcap.data_convert.earlier import (
     annotation_files,
     find_earlier,
     left_images,
+    parts_beside,
     refuse_earlier,
     remove_earlier,
 )
@@ -120,7 +121,7 @@ def write_lavis_json(
                 f"{out / IMAGES / old.source} holds {left:,} files besides, of which it is not "
                 "known that an earlier conversion wrote them; they were left"
             )
-    report.write(out)
+    report.write(out, parts_beside(out, sources))
     return report
 
 

@@ -41,6 +41,9 @@ def test_what_an_earlier_conversion_wrote_goes(tmp_path: Path, mode: str) -> Non
     out = tmp_path / "out"
     write_lavis_json(records(tmp_path / "a", "train", "test", "test"), out, images="copy")
     assert "images/mine/test/test2.png" in tree(out)
+    # another data set in the same folder, which stays
+    write_lavis_json(records(tmp_path / "c", "val", source="more"), out, images="copy")
+    more = {"more_val.json", "more_val_gt.json", "images/more/val/val0.png"}
     others = {"notes.txt", "mine_test_old.json", "images/other/train/x.png", "other_test.json"}
     for name in others:
         put(out / name, "[]\n")
@@ -50,9 +53,11 @@ def test_what_an_earlier_conversion_wrote_goes(tmp_path: Path, mode: str) -> Non
     copies = (
         {"images/mine/train/train0.jpg", "images/mine/val/val1.jpg"} if mode == "copy" else set()
     )
-    assert tree(out) == NEW | others | copies
+    assert tree(out) == NEW | others | more | copies
     assert not (out / "images" / "mine" / "test").exists()
     assert not [note for note in report.notes if "besides" in note]
+    told = json.loads((out / "report.json").read_text())
+    assert list(told) == ["mine train", "mine val", "more val"]
 
 
 @pytest.mark.parametrize("mode", ["copy", "keep"])
