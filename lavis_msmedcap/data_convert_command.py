@@ -85,7 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--workers", type=_positive, default=None, metavar="N", help="threads")
     parser.add_argument(
-        "--overwrite", action="store_true", help="replace the files of another conversion"
+        "--overwrite", action="store_true", help="replace what another conversion wrote"
     )
     shards = parser.add_argument_group("webdataset")
     shards.add_argument(
@@ -220,8 +220,9 @@ def _webdataset(args: argparse.Namespace, data: RunData, out: Path) -> Iterator[
 
 
 def _lavis_json(args: argparse.Namespace, data: RunData, out: Path) -> Iterator[str]:
+    from lavis_msmedcap.data_convert.earlier import IMAGES
     from lavis_msmedcap.data_convert.images import ImageSettings
-    from lavis_msmedcap.data_convert.lavis_json import IMAGES, image_root, write_lavis_json
+    from lavis_msmedcap.data_convert.lavis_json import image_root, write_lavis_json
 
     report = write_lavis_json(
         data.records,

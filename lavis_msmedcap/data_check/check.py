@@ -11,8 +11,10 @@ from lavis_msmedcap.data_check.choices import FIX_GROUP, FIX_IMAGE, FIX_NONE, NE
 from lavis_msmedcap.data_check.duplicates import Duplicates, find_duplicates, fingerprints
 from lavis_msmedcap.data_check.findings import PROBLEM, Finding, all_findings
 from lavis_msmedcap.data_check.images import ImageFacts
-from lavis_msmedcap.data_check.leaks import CAPTION, GROUP, SCAN, LeakReport, leaks
+from lavis_msmedcap.data_check.leaks import CAPTION, GROUP, SCAN, LeakReport, group_keys, leaks
+from lavis_msmedcap.data_check.linking import Links
 from lavis_msmedcap.data_check.scan import scan
+from lavis_msmedcap.datasets.readers.identity import ImageKeys
 from lavis_msmedcap.datasets.readers.report import ReadReport
 from lavis_msmedcap.datasets.records import SPLITS, MedCapRecord
 from lavis_msmedcap.imaging.read import DEFAULTS, ReadOptions
@@ -75,7 +77,7 @@ def check_data(
         Interruption: On Ctrl-C while images are read.
     """
     facts = _facts_of(records, reading or {}, cache, workers)
-    prints = fingerprints(facts, distance)
+    prints = fingerprints(facts, records, distance)
     found_leaks = leaks(records, prints)
     duplicates = find_duplicates(prints, facts)
     captions = check_captions(records, rules)
@@ -105,6 +107,9 @@ def reasons_to_drop(check: DataCheck, policy: str = FIX_GROUP) -> list[str]:
     yields to val and test, and val to test; and of images that stand in one split several times,
     all but the first. Test sets lose unreadable, constant and repeated images only.
 
+    Records of equal pixels have their articles and patients in common: a copy that names no
+    patient would otherwise stay in train while the one that names a test patient goes.
+
     Args:
         check: A check.
         policy: One of ``FIX_POLICIES``: what counts as a leak. ``group`` is a shared article,
@@ -122,6 +127,8 @@ def reasons_to_drop(check: DataCheck, policy: str = FIX_GROUP) -> list[str]:
         for index, rank in zip(leak.indices, ranks):
             if rank < max(ranks) and not reasons[index]:
                 reasons[index] = f"leaks into {SPLITS[max(ranks)]}: same {_SAME[leak.kind]}"
+    if policy == FIX_GROUP:
+        _add_tied(reasons, check)
     seen: set[tuple[str, bytes]] = set()
     for index, (record, fact) in enumerate(zip(check.records, check.facts)):
         if reasons[index]:
@@ -130,6 +137,21 @@ def reasons_to_drop(check: DataCheck, policy: str = FIX_GROUP) -> list[str]:
             reasons[index] = "repeats an image of its split"
         seen.add((record.split, fact.pixels))
     return reasons
+
+
+def _add_tied(reasons: list[str], check: DataCheck) -> None:
+    """Adds what copies of an image tie to a later split: their groups and scans are one."""
+    sound = [not _unusable(fact) for fact in check.facts]
+    links, scans = Links(len(reasons)), ImageKeys()
+    links.join_equal(map(group_keys, check.records))
+    links.join_equal([scans.scan(record)] for record in check.records)
+    links.join_equal([fact.pixels] if use else [] for fact, use in zip(check.facts, sound))
+    ranks = [SPLITS.index(record.split) for record in check.records]
+    for members in links.groups():
+        highest = max(ranks[index] for index in members)
+        for index in members:
+            if ranks[index] < highest and not reasons[index]:
+                reasons[index] = f"leaks into {SPLITS[highest]}: tied to it by copies of an image"
 
 
 _SAME = {

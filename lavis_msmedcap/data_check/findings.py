@@ -78,6 +78,7 @@ def all_findings(
     found = [
         *_image_findings(records, facts),
         *_leak_findings(records, found_leaks),
+        *_group_findings(records),
         *_duplicate_findings(records, duplicates),
         *_caption_findings(records, found_captions),
         *_reader_findings(reports),
@@ -190,6 +191,14 @@ def _leak_findings(records: Sequence[MedCapRecord], found: LeakReport) -> Iterat
             tuple(sorted(indices)),
             cure,
         )
+
+
+def _group_findings(records: Sequence[MedCapRecord]) -> Iterator[Finding]:
+    several = [i for i, record in enumerate(records) if len(leaks.group_keys(record)) > 1]
+    if several:
+        text = "images whose rows name several articles or patients"
+        cure = "correct the rows; until then all of them must stand in one split"
+        yield _of_records(WARNING, "group: several", text, several, records, cure)
 
 
 def _duplicate_findings(

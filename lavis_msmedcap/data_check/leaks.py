@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from lavis_msmedcap.datasets.caption_text import squeeze
-from lavis_msmedcap.datasets.readers.identity import ImageKeys
+from lavis_msmedcap.datasets.readers.identity import ImageKeys, groups_of
 from lavis_msmedcap.datasets.records import MedCapRecord
 
 # from the surest sign to the weakest
@@ -25,9 +25,16 @@ PAIRS = (("test", "train"), ("val", "train"), ("test", "val"))
 # "Chest X-ray." is written a hundred times without anybody copying
 TELLING_WORDS = 6
 
-_PMC = re.compile(r"PMC[\s_:-]?0*(\d+)", re.IGNORECASE)
-_DOI = re.compile(r"10\.\d{4,9}/\S+")
+# as articles are numbered: no zeros in front, no sign between, and never less than five digits
+_PMC = re.compile(r"(?:https?://\S+/)?PMC([1-9]\d{4,})/?", re.IGNORECASE)
+_PMC_NAME = re.compile(r"PMC([1-9]\d{4,})(?![0-9A-Za-z])", re.IGNORECASE)
+# with a letter, as nearly all have: "10.2024/00017" may be the number of an examination
+_DOI = re.compile(
+    r"(?:https?://(?:dx\.)?doi\.org/|doi:\s*)?(10\.\d{4,9}/\S*[a-z]\S*)", re.IGNORECASE
+)
 _HASH = re.compile(r"[0-9a-f]{32,64}")
+_MEDICAT_HASH = re.compile(r"[0-9a-f]{40}")
+_MEDICAT_FIGURE = re.compile(r"_\d+-(?:Figure|Table)")
 
 
 class Leak(NamedTuple):
@@ -91,7 +98,9 @@ class Fingerprints:
     Attributes:
         file: Digest of each image's bytes, empty where it cannot be read.
         pixels: Digest of each decoded picture, empty where it cannot be decoded.
-        near: Pairs of records whose different pictures show the same, smaller index first.
+        near: Pairs of records whose different pictures show the same, smaller index first. Not all
+            of them: enough to link all that are alike, and to give each record a partner in every
+            other split and each of its data sets where it has one.
     """
 
     file: Sequence[bytes]
@@ -107,7 +116,7 @@ def leaks(records: Sequence[MedCapRecord], fingerprints: Fingerprints | None = N
         fingerprints: Of their images; without them only one file named twice is noticed.
     """
     found = [
-        *_shared(GROUP, [_present(group_key(record)) for record in records], records),
+        *_shared(GROUP, list(map(group_keys, records)), records),
         *_scan_leaks(records),
         *_image_leaks(records, fingerprints),
         *_shared(CAPTION, [set(map(caption_key, r.captions)) - {""} for r in records], records),
@@ -115,37 +124,62 @@ def leaks(records: Sequence[MedCapRecord], fingerprints: Fingerprints | None = N
     return LeakReport(found, _overlaps(found, records))
 
 
-def group_key(record: MedCapRecord) -> str:
-    """Returns the article or patient of a record so that it can be compared across data sets.
+def group_keys(record: MedCapRecord) -> set[str]:
+    """Returns the articles or patients of a record so that they can be compared across data sets.
 
-    Ids that `public_key` knows mean the same everywhere; any other id ("patient 12") only within
-    its data set. Where a record has no group, a PMC id at the start of its own id or file name
-    tells the article.
+    Articles and hashes mean the same everywhere; any other id ("patient 12") only within its data
+    set. Where a record has no group, a PMC id at the start of its own id or file name tells the
+    article.
 
     Returns:
-        The key, empty if nothing is known.
+        The keys, several if rows of one image name several; none if nothing is known.
     """
-    group = (record.group_id or "").strip()
-    if group:
-        return public_key(group) or f"{record.source}: {group}"
+    groups = groups_of(record)
+    if groups:
+        return {_comparable(group, record) for group in groups}
     names = (record.image_id, PurePosixPath(record.image).name)
-    article = next(filter(None, map(_PMC.match, names)), None)
-    return f"PMC{article[1]}" if article else ""
+    article = next(filter(None, map(_PMC_NAME.match, names)), None)
+    return {f"PMC{article[1]}"} if article else set()
 
 
-def public_key(group: str) -> str:
-    """Returns a PMC id, DOI or long hash in one spelling, however it is written in ``group``.
+def _comparable(group: str, record: MedCapRecord) -> str:
+    # ROCO's column PMC_ID holds names of files: PMC4608653_cro-0008-0385-g01.jpg
+    named = _PMC_NAME.match(group)
+    if named:
+        return f"PMC{named[1]}"
+    if _HASH.fullmatch(group):
+        return group
+    return article_id(group, record) or f"{record.source}: {group}"
+
+
+def article_id(group: str, record: MedCapRecord) -> str:
+    """Returns the article that a group is, in one spelling: what everybody may see.
+
+    A hash is an article in MedICaT only. Elsewhere it may be one of a patient's number, and all
+    numbers are soon tried.
+
+    Args:
+        group: One of a record's groups.
+        record: The record.
 
     Returns:
-        The key, empty for an id of any other kind.
+        A PMC id, a DOI or the hash of a MedICaT article; empty for any other id.
     """
-    article = _PMC.search(group)
+    article = _PMC.fullmatch(group)
     if article:
         return f"PMC{article[1]}"
-    doi = _DOI.search(group)
+    doi = _DOI.fullmatch(group)
     if doi:
-        return doi.group().casefold()
-    return group if _HASH.fullmatch(group) else ""
+        return doi[1].casefold()
+    return group if _MEDICAT_HASH.fullmatch(group) and _is_medicat(record, group) else ""
+
+
+def _is_medicat(record: MedCapRecord, group: str) -> bool:
+    """Tells by its name or by those of its figures: ``<hash>_2-Figure1-1``."""
+    name = record.image_id
+    return record.source == "medicat" or (
+        name.startswith(group) and bool(_MEDICAT_FIGURE.match(name, len(group)))
+    )
 
 
 def caption_key(caption: str) -> str:

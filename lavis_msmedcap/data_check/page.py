@@ -9,16 +9,18 @@ from pathlib import Path
 from lavis_msmedcap.common.errors import DataError
 from lavis_msmedcap.data_check.check import DataCheck
 from lavis_msmedcap.data_check.findings import NOTE, PROBLEM, Finding
-from lavis_msmedcap.data_check.leaks import CAPTION
+from lavis_msmedcap.data_check.leaks import CAPTION, article_id
 from lavis_msmedcap.data_check.text import (
     UNSEEN,
     caption_rows,
     dataset_rows,
-    example,
     pick_examples,
     reading_notes,
     share,
 )
+from lavis_msmedcap.datasets.caption_text import squeeze
+from lavis_msmedcap.datasets.readers.identity import groups_of
+from lavis_msmedcap.datasets.records import MedCapRecord
 from lavis_msmedcap.report.gallery import picture
 from lavis_msmedcap.report.html import write_page
 from lavis_msmedcap.report.sections import fact_list
@@ -145,7 +147,7 @@ def _unreadable(check: DataCheck) -> str:
     bad = [index for index, fact in enumerate(check.facts) if fact.problem]
     if not bad:
         return ""
-    lines = [f"<li>{escape(example(index, check))}</li>" for index in bad[:_LISTED]]
+    lines = [f"<li>{escape(_reason(index, check))}</li>" for index in bad[:_LISTED]]
     if len(bad) > _LISTED:
         lines.append(f"<li>and {len(bad) - _LISTED:,} more, see the JSON output (--json)</li>")
     listing = "\n".join(lines)
@@ -161,19 +163,29 @@ def _sample(check: DataCheck) -> str:
 
 def _card(index: int, check: DataCheck, label: str = "") -> str:
     record, fact = check.records[index], check.facts[index]
-    identity = f"{record.source} · {record.split} · {record.image_id}"
+    identity = _identity(record)
     size = f"{fact.width} x {fact.height}" if not fact.problem else fact.problem
-    group = f" · {record.group_id}" if record.group_id else ""
     return "\n".join(
         [
             '<article class="card">',
             picture(record.image, identity),
-            f'<p class="meta"><span>{escape(identity + group)}</span><span>{size}</span></p>',
+            f'<p class="meta"><span>{escape(identity)}</span><span>{size}</span></p>',
             f'<p class="label">{escape(label)}</p>' if label else "",
             *(f'<p class="reference" dir="auto">{escape(text)}</p>' for text in record.captions),
             "</article>",
         ]
     )
+
+
+def _identity(record: MedCapRecord) -> str:
+    """Names a record and its article. Pages are passed on: who the patient is, is not in them."""
+    articles = filter(None, (article_id(group, record) for group in groups_of(record)))
+    return " · ".join([record.source, record.split, record.image_id, *articles])
+
+
+def _reason(index: int, check: DataCheck) -> str:
+    record = check.records[index]
+    return squeeze(f"{_identity(record)}: {record.image}: {check.facts[index].reason}")
 
 
 def _grid(cards: Sequence[str]) -> str:

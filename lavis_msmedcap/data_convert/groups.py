@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from lavis_msmedcap.data_check.leaks import public_key
+from lavis_msmedcap.data_check.leaks import article_id
+from lavis_msmedcap.datasets.readers.identity import groups_of, joined_ids
 from lavis_msmedcap.datasets.records import MedCapRecord
 
 Parts = Mapping[tuple[str, str], Sequence[MedCapRecord]]
@@ -14,8 +16,8 @@ Parts = Mapping[tuple[str, str], Sequence[MedCapRecord]]
 def number_groups(parts: Parts) -> dict[tuple[str, str], list[MedCapRecord]]:
     """Replaces the ids of groups by numbers, so that images of one patient still belong together.
 
-    Ids of articles are public and stay, in one spelling. A number cannot be turned back into an id
-    by trying all of them, as a hash could.
+    Ids of articles are public and stay, in one spelling, see `article_id`. A number cannot be
+    turned back into an id by trying all of them, as a hash could.
 
     Args:
         parts: Records by (source, split). Numbers follow their order, part by part by name; a
@@ -27,13 +29,11 @@ def number_groups(parts: Parts) -> dict[tuple[str, str], list[MedCapRecord]]:
     numbers: dict[tuple[str, str], str] = {}
     counts: dict[str, int] = {}
     for source, split in sorted(parts):
-        for record in parts[source, split]:
-            if record.group_id is None:
-                continue
-            group = record.group_id.strip()  # blanks make no other patient
+        own = ((group, record) for record in parts[source, split] for group in groups_of(record))
+        for group, record in own:
             if (source, group) in numbers:
                 continue
-            name = public_key(group)
+            name = article_id(group, record)
             if not name:
                 counts[source] = counts.get(source, 0) + 1
                 name = f"{source}-{counts[source]}"
@@ -42,8 +42,16 @@ def number_groups(parts: Parts) -> dict[tuple[str, str], list[MedCapRecord]]:
         (source, split): [
             record
             if record.group_id is None
-            else replace(record, group_id=numbers[source, record.group_id.strip()])
+            else replace(
+                record,
+                group_id=joined_ids(numbers[source, group] for group in groups_of(record)),
+            )
             for record in records
         ]
         for (source, split), records in parts.items()
     }
+
+
+def is_number(group: str, source: str) -> bool:
+    """Tells whether a group of a data set looks as if `number_groups` had made it."""
+    return re.fullmatch(rf"{re.escape(source)}-\d+", group) is not None

@@ -19,6 +19,16 @@ from tqdm import tqdm
 
 from lavis_msmedcap.common.errors import BadImageError, DataError
 from lavis_msmedcap.common.whole_files import whole_file, write_whole
+from lavis_msmedcap.data_convert.earlier import (
+    IMAGES,
+    IN_PLACE,
+    annotation_files,
+    find_earlier,
+    left_images,
+    parts_beside,
+    refuse_earlier,
+    remove_earlier,
+)
 from lavis_msmedcap.data_convert.images import (
     ImageSettings,
     store_image,
@@ -31,7 +41,6 @@ from lavis_msmedcap.imaging.places import parse_place
 from lavis_msmedcap.imaging.read import DEFAULTS, ReadOptions, read_image
 
 KEEP, COPY = "keep", "copy"
-IMAGES = "images"
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.-]+")
 _LONGEST_NAME = 180  # characters; most file systems take 255 bytes
 _CHUNK = 256  # images in flight at a time, so that memory does not grow with the data
@@ -69,7 +78,8 @@ def write_lavis_json(
             default.
         skip_bad: Leave broken images out and tell them in the report, instead of stopping.
         workers: Images that are decoded at a time.
-        overwrite: Replace annotation files that are there.
+        overwrite: Replace what an earlier conversion of the same data sets wrote here, splits that
+            there are no more included.
         progress: Show a bar on a terminal.
 
     Raises:
@@ -78,9 +88,11 @@ def write_lavis_json(
     """
     parts = by_part(records)
     out.mkdir(parents=True, exist_ok=True)
-    there = [path for part in parts for path in _files(out, *part) if path.exists()]
-    if there and not overwrite:
-        raise DataError(f"{there[0]} is there already; name another folder, or give --overwrite")
+    sources = list(dict.fromkeys(source for source, _ in parts))
+    if not overwrite:
+        refuse_earlier(out, sources, images == COPY)
+    earlier = [find_earlier(out, source) for source in sources]
+    names: set[str] = set()
     report = ConvertReport()
     total = sum(map(len, parts.values()))
     with tqdm(total=total, unit=" images", desc="images", disable=not progress or None) as bar:
@@ -97,8 +109,19 @@ def write_lavis_json(
             for result in results:
                 written.append(result)
                 bar.update()
+            names.update(result.name for result in written if images == COPY)
             _write_part(out, source, split, members, written, report)
-    report.write(out)
+    files = {path for part in parts for path in annotation_files(out, *part)}
+    everything = [record for members in parts.values() for record in members]
+    for old in earlier:
+        remove_earlier(out, old, files, names, everything)
+        left = left_images(out, old.source, names) if images == COPY else 0
+        if left:
+            report.notes.append(
+                f"{out / IMAGES / old.source} holds {left:,} files besides, of which it is not "
+                "known that an earlier conversion wrote them; they were left"
+            )
+    report.write(out, parts_beside(out, sources))
     return report
 
 
@@ -131,11 +154,6 @@ def file_names(image_ids: Iterable[str]) -> Iterator[str]:
         yield name
 
 
-def _files(out: Path, source: str, split: str) -> list[Path]:
-    names = [f"{source}_{split}.json"] + [f"{source}_{split}_gt.json"] * (split != "train")
-    return [out / name for name in names]
-
-
 def _keep_images(
     records: Sequence[MedCapRecord], root: Path, reading: ReadOptions, skip_bad: bool, workers: int
 ) -> Iterator[_Written]:
@@ -162,7 +180,7 @@ def _keep_images(
         strange.update([result.how] if result.how else [])
         if not strange:
             name = Path(result.name).relative_to(root).as_posix()
-            yield _Written(name, "named where they are")
+            yield _Written(name, IN_PLACE)
     if strange:
         told = "; ".join(f"{count:,} {reason}" for reason, count in strange.most_common())
         raise DataError(
@@ -225,7 +243,7 @@ def _write_part(
     part.how.update(result.how for _, result in pairs)
     part.broken += [(result.name, result.broken) for result in written if result.broken]
     make = _training_entries if split == "train" else _evaluation_entries
-    path, *gt_path = _files(out, source, split)
+    path, *gt_path = annotation_files(out, source, split)
     _write_list(path, (entry for pair in pairs for entry in make(*pair)))
     for gt in gt_path:
         numbers = _stock_numbers(pairs)

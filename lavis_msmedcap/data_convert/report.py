@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from lavis_msmedcap.common.whole_files import write_whole
@@ -74,14 +75,20 @@ class ConvertReport:
                     yield f"    … and {len(part.broken) - _SHOWN:,} more, all of them in {NAME}"
         yield from self.notes
 
-    def write(self, folder: Path) -> Path:
-        """Writes everything but what this very run contributed; the same data, the same bytes."""
+    def write(self, folder: Path, beside: Mapping[str, Any] = MappingProxyType({})) -> Path:
+        """Writes everything but what this very run contributed; the same data, the same bytes.
+
+        Args:
+            folder: Where to.
+            beside: Parts of data sets that an earlier run has written there, from its report.
+        """
         content: dict[str, Any] = {
             name: {**vars(part), "how": dict(sorted(part.how.items()))}
-            for name, part in sorted(self.parts.items())
+            for name, part in self.parts.items()
         }
         path = folder / NAME
-        write_whole(path, [json.dumps(content, indent=2), "\n"])
+        parts = dict(sorted({**beside, **content}.items()))
+        write_whole(path, [json.dumps(parts, indent=2), "\n"])
         return path
 
 

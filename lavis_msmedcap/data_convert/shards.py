@@ -17,11 +17,12 @@ from tqdm import tqdm
 
 from lavis_msmedcap.common.errors import BadImageError, DataError
 from lavis_msmedcap.common.whole_files import PART, whole_file
-from lavis_msmedcap.data_check.leaks import public_key
+from lavis_msmedcap.data_convert.groups import is_number
 from lavis_msmedcap.data_convert.images import store_image
 from lavis_msmedcap.data_convert.plan import Piece, Shard, ShardSettings, plan_shards
 from lavis_msmedcap.data_convert.report import ConvertReport, show_bytes
 from lavis_msmedcap.data_convert.tar_writer import TarWriter
+from lavis_msmedcap.datasets.readers.identity import groups_of
 from lavis_msmedcap.datasets.readers.shard_index import (
     ShardEntry,
     ShardIndex,
@@ -279,9 +280,14 @@ def _description(record: MedCapRecord) -> bytes:
 
 def _about_numbers(records: Sequence[MedCapRecord], shards: Sequence[Shard]) -> Iterator[str]:
     """Says that patients have become numbers, if they have."""
-    own = {record.group_id for record in records}
-    written = {piece.record.group_id for shard in shards for piece in shard.pieces}
-    numbers = sorted(group for group in written - own if group and not public_key(group))
+    own = {group for record in records for group in groups_of(record)}
+    written = {
+        (group, piece.record.source)
+        for shard in shards
+        for piece in shard.pieces
+        for group in groups_of(piece.record)
+    }
+    numbers = sorted(g for g, source in written if g not in own and is_number(g, source))
     if numbers:
         yield (
             f"{len(numbers):,} patients (group_id) are written as numbers, such as {numbers[0]}; "

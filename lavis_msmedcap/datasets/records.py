@@ -21,7 +21,8 @@ class MedCapRecord:
         image_id: Identifier as a string ("ROCO_00001", "COCO_train2014_000000000009").
         split: One of ``SPLITS``.
         group_id: Article or patient that the image comes from; images of one group never stand in
-            two splits that this package makes. None where the source does not tell.
+            two splits that this package makes. None where the source does not tell; "p1 && p2"
+            where rows of one image name several.
         source: Registered dataset name ("roco").
         domain: ``general`` or ``medical``; decides which branches train on the sample.
     """

@@ -16,7 +16,7 @@ from lavis_msmedcap.data_check.leaks import (
     Fingerprints,
     Overlap,
     caption_key,
-    group_key,
+    group_keys,
     leaks,
 )
 
@@ -24,25 +24,31 @@ from lavis_msmedcap.data_check.leaks import (
 @pytest.mark.parametrize(
     ("group", "source", "expected"),
     [
-        ("PMC4608653", "roco", "PMC4608653"),
-        ("pmc-04608653", "rocov2", "PMC4608653"),
-        ("https://www.ncbi.nlm.nih.gov/pmc/articles/PMC4608653/", "mine", "PMC4608653"),
-        ("https://doi.org/10.1000/ABC.1", "mine", "10.1000/abc.1"),
-        ("10.1000/abc.1", "other", "10.1000/abc.1"),
-        ("a" * 40, "medicat", "a" * 40),
-        ("patient 12", "mine", "mine: patient 12"),
-        ("12", "other", "other: 12"),
-        (None, "mine", ""),
+        ("PMC4608653", "roco", {"PMC4608653"}),
+        ("pmc4608653", "rocov2", {"PMC4608653"}),
+        ("PMC4608653_cro-0008-0385-g01.jpg", "mine", {"PMC4608653"}),
+        ("PMC-00017", "mine", {"mine: PMC-00017"}),
+        ("PMC00017", "mine", {"mine: PMC00017"}),
+        ("10.2024/00017", "mine", {"mine: 10.2024/00017"}),
+        ("https://www.ncbi.nlm.nih.gov/pmc/articles/PMC4608653/", "mine", {"PMC4608653"}),
+        ("https://doi.org/10.1000/ABC.1", "mine", {"10.1000/abc.1"}),
+        ("10.1000/abc.1", "other", {"10.1000/abc.1"}),
+        ("a" * 40, "medicat", {"a" * 40}),
+        ("patient 12", "mine", {"mine: patient 12"}),
+        ("p1 && PMC4608653", "mine", {"mine: p1", "PMC4608653"}),
+        ("12", "other", {"other: 12"}),
+        (None, "mine", set()),
     ],
 )
 def test_groups_are_comparable_only_where_ids_mean_the_same(group, source, expected):
-    assert group_key(record(1, group=group, source=source)) == expected
+    assert group_keys(record(1, group=group, source=source)) == expected
 
 
 def test_an_article_in_the_name_counts_where_there_is_no_group():
     old_name = record(1, image="/kaggle/PMC4240561_MA-68-291-g002.jpg")
-    assert group_key(old_name) == "PMC4240561"
-    assert group_key(record(1, image="/kaggle/PMC4240561_a.jpg", group="p1")) == "roco: p1"
+    assert group_keys(old_name) == {"PMC4240561"}
+    own = record(1, image="/kaggle/PMC4240561_a.jpg", group="p1")
+    assert group_keys(own) == {"roco: p1"}
 
 
 def test_short_captions_prove_nothing():
@@ -54,11 +60,11 @@ def test_short_captions_prove_nothing():
 def test_leaks_by_group_and_caption_within_and_across_data_sets():
     text = "Axial CT of the chest with contrast."
     records = [
-        record(0, "train", "PMC1"),
-        record(1, "test", "PMC1"),
-        record(2, "test", "PMC1"),
-        record(3, "train", "PMC002", "rocov2"),
-        record(4, "test", "PMC2"),
+        record(0, "train", "PMC10001"),
+        record(1, "test", "PMC10001"),
+        record(2, "test", "PMC10001"),
+        record(3, "train", "pmc10002", "rocov2"),
+        record(4, "test", "PMC10002"),
         record(5, "val", "PMC3", caption=text),
         record(6, "train", "PMC4", "rocov2", caption=text),
         record(7, "train", "PMC5"),
@@ -68,8 +74,8 @@ def test_leaks_by_group_and_caption_within_and_across_data_sets():
     ]
     report = leaks(records)
     assert [(leak.kind, leak.key, leak.indices) for leak in report.leaks] == [
-        (GROUP, "PMC1", (0, 1, 2)),
-        (GROUP, "PMC2", (3, 4)),
+        (GROUP, "PMC10001", (0, 1, 2)),
+        (GROUP, "PMC10002", (3, 4)),
         (CAPTION, caption_key(text), (5, 6)),
     ]
     assert report.overlaps == [

@@ -36,7 +36,7 @@ def make_records(root: Path, count: int = 12, split: str = "train") -> list[MedC
                 captions=captions if number % 3 else (*captions, "MRI of the knee."),
                 image_id=path.stem,
                 split=split,
-                group_id=f"PMC{number // 2}" if number % 4 else None,
+                group_id=f"PMC{12340 + number // 2}" if number % 4 else None,
                 source="roco",
                 domain="medical",
             )

@@ -39,12 +39,13 @@ def test_a_patient_has_one_number_in_all_splits_of_a_source() -> None:
 @pytest.mark.parametrize(
     ("group", "expected"),
     [
-        ("PMC123", "PMC123"),
-        (" PMC123_fig1.jpg ", "PMC123"),
+        ("PMC4240561", "PMC4240561"),
+        (" PMC4240561 ", "PMC4240561"),
+        ("PMC-00017", "x-1"),  # a hospital's
+        ("PMC123", "x-1"),  # too small for an article's
         ("https://doi.org/10.1000/ABC.1", "10.1000/abc.1"),
-        ("a" * 40, "a" * 40),
+        ("a" * 40, "x-1"),  # perhaps the hash of a patient's number
         ("123", "x-1"),
-        ("", "x-1"),
         ("Doe^Jane", "x-1"),
     ],
 )
@@ -53,8 +54,19 @@ def test_public_ids_stay_in_one_spelling(group: str, expected: str) -> None:
 
 
 def test_public_ids_take_no_number() -> None:
-    found = groups({("x", "val"): part("x", "val", "PMC1", "p", "PMC2", "q")})
-    assert found == {"x val": ["PMC1", "x-1", "PMC2", "x-2"]}
+    found = groups({("x", "val"): part("x", "val", "PMC4240561", "p", "PMC4240562", "q")})
+    assert found == {"x val": ["PMC4240561", "x-1", "PMC4240562", "x-2"]}
+
+
+def test_articles_of_medicat_stay() -> None:
+    article = "a" * 40
+    assert groups({("medicat", "val"): part("medicat", "val", article)}) == {
+        "medicat val": [article]
+    }
+
+
+def test_no_group_stays_none() -> None:
+    assert groups({("x", "val"): part("x", "val", "")}) == {"x val": [None]}
 
 
 def test_nothing_else_changes() -> None:

@@ -124,7 +124,7 @@ def test_files_that_end_early_are_refused(form: str) -> None:
 def ward(tmp_path: Path) -> Path:
     """Three patients, one of them in both splits, and two articles."""
     rows = ["image,caption,patient_id,split"]
-    groups = ["MRN002", "MRN002", "MRN001", "pmc_0777", "10.1000/ABC.1", "MRN003", ""]
+    groups = ["MRN002", "MRN002", "MRN001", "pmc7770777", "10.1000/ABC.1", "MRN003", ""]
     for number, group in enumerate(groups):
         picture(number).save(tmp_path / f"{number}.jpg", exif=exif())
         rows.append(
@@ -151,7 +151,7 @@ def test_patients_are_numbers_unless_asked_for(ward: Path, tmp_path: Path, capsy
     groups = written_groups(tmp_path / "out")
     assert groups["0.jpg"] == groups["1.jpg"]
     assert len({groups[f"{number}.jpg"] for number in (0, 2, 5)}) == 3
-    assert [groups[f"{n}.jpg"] for n in (3, 4, 6)] == ["PMC777", "10.1000/abc.1", None]
+    assert [groups[f"{n}.jpg"] for n in (3, 4, 6)] == ["PMC7770777", "10.1000/abc.1", None]
     assert main(command) == 0
     assert "2 shards were finished before and kept" in capsys.readouterr().out
 

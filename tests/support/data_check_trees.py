@@ -100,15 +100,19 @@ def leaking_trees(folder: Path) -> tuple[Path, Path]:
     """Writes two ROCO trees; the second one's training images contain test images of the first one.
 
     In the first: train a1 and test a2 come from one article. In the second: train b1 is from the
-    article of test a3, whose id is written otherwise; train b2 is test a4, saved again and scaled;
+    article of test a3; train b2 is test a4, saved again and scaled;
     train b3 is test a5, byte for byte; b4 is clean; and val b5 is clean.
     """
     shared, again = jpeg_bytes(picture(105)), picture(104, (400, 320))
     one = folder / "roco"
-    roco(one, "train", {"ROCO_1": ("PMC77", "Axial CT of the abdomen.", jpeg_bytes(picture(1)))})
+    roco(one, "train", {"ROCO_1": ("PMC70077", "Axial CT of the abdomen.", jpeg_bytes(picture(1)))})
     test: dict[str, tuple[str, str, bytes | Image.Image | None]] = {
-        "ROCO_2": ("PMC77", "Coronal CT of the abdomen.", jpeg_bytes(picture(2))),
-        "ROCO_3": ("PMC88", "Radiograph of the hand with a fracture seen.", jpeg_bytes(picture(3))),
+        "ROCO_2": ("PMC70077", "Coronal CT of the abdomen.", jpeg_bytes(picture(2))),
+        "ROCO_3": (
+            "PMC80088",
+            "Radiograph of the hand with a fracture seen.",
+            jpeg_bytes(picture(3)),
+        ),
         "ROCO_4": ("PMC99", "Sonogram of the liver.", jpeg_bytes(again)),
         "ROCO_5": ("PMC100", "Mammogram.", shared),
     }
@@ -116,7 +120,11 @@ def leaking_trees(folder: Path) -> tuple[Path, Path]:
     two = folder / "rocov2"
     smaller = again.resize((250, 200), Image.Resampling.LANCZOS)
     train: dict[str, tuple[str, str, bytes | Image.Image | None]] = {
-        "B_1": ("PMC0088", "RADIOGRAPH of the  hand with a fracture seen.", jpeg_bytes(picture(4))),
+        "B_1": (
+            "PMC80088",
+            "RADIOGRAPH of the  hand with a fracture seen.",
+            jpeg_bytes(picture(4)),
+        ),
         "B_2": ("PMC200", "Ultrasound.", jpeg_bytes(smaller, 70)),
         "B_3": ("PMC201", "A breast.", shared),
         "B_4": ("PMC202", "An orthopantomogram.", jpeg_bytes(picture(6))),

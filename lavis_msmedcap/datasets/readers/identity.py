@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from lavis_msmedcap.datasets.records import MedCapRecord
 from lavis_msmedcap.imaging.places import parse_place
 
 _VIEWS_OF_ONE_SCAN = ("frame", "slice")
+# between the groups of an image whose rows name several: "p1 && p2"
+_AND = " && "
+
+
+def groups_of(record: MedCapRecord) -> list[str]:
+    """Returns the articles or patients of a record: mostly one, none if it is unknown."""
+    return [part for name in (record.group_id or "").split(_AND) if (part := name.strip())]
+
+
+def joined_ids(names: Iterable[str]) -> str | None:
+    """Returns the ``group_id`` of an image with several groups, each once; None if there is none.
+
+    `groups_of` takes it apart again.
+    """
+    return _AND.join(dict.fromkeys(names)) or None
 
 
 class ImageKeys:
@@ -59,12 +74,14 @@ def joined_groups(records: Sequence[MedCapRecord]) -> list[str]:
     nodes = []
     for record in records:
         scan = ("scan", keys.scan(record))
-        parents[root(("name", record.group_id or record.image_id))] = root(scan)
+        for name in groups_of(record) or [record.image_id]:
+            parents[root(("name", name))] = root(scan)
         nodes.append(scan)
     names: dict[tuple[str, str], tuple[bool, str]] = {}
     roots = [root(node) for node in nodes]
     for record, top in zip(records, roots):
         # a group before an image, then by the alphabet
-        name = (record.group_id is None, record.group_id or record.image_id)
-        names[top] = min(names.get(top, name), name)
+        groups = groups_of(record)
+        own = (not groups, min(groups or [record.image_id]))
+        names[top] = min(names.get(top, own), own)
     return [names[top][1] for top in roots]

@@ -16,7 +16,12 @@ from dataclasses import replace
 
 from lavis_msmedcap.common.errors import DataError
 from lavis_msmedcap.datasets.readers.files import FolderIndex
-from lavis_msmedcap.datasets.readers.identity import ImageKeys, joined_groups
+from lavis_msmedcap.datasets.readers.identity import (
+    ImageKeys,
+    groups_of,
+    joined_groups,
+    joined_ids,
+)
 from lavis_msmedcap.datasets.readers.report import ReadReport
 from lavis_msmedcap.datasets.records import SPLITS, MedCapRecord
 from lavis_msmedcap.imaging.places import split_place
@@ -107,7 +112,8 @@ def merge_repeated(
     """Makes one record of several of one image, with all their captions, each once.
 
     So that an image has all its references in evaluation, and in training one caption per epoch.
-    The first id counts; a ``group_id`` that the first record lacks is taken from the others.
+    The first ``image_id`` counts. Of ``group_id`` all count, see `groups_of`: a patient whom only
+    the second row of an image names would be looked for in vain in the other splits.
 
     Args:
         records: Records of one split.
@@ -137,7 +143,8 @@ def merge_repeated(
             unique[key] = record
             continue
         captions = tuple(dict.fromkeys([*first.captions, *record.captions]))
-        group = first.group_id or record.group_id
+        same = record.group_id in (None, first.group_id)
+        group = first.group_id if same else joined_ids([*groups_of(first), *groups_of(record)])
         if len(captions) > len(first.captions) or group != first.group_id:
             unique[key] = replace(first, captions=captions, group_id=group)
         if report is not None:
