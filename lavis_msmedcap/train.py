@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import select
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +18,7 @@ EXIT_WRONG_INPUT = 2
 EXIT_INTERRUPTED = 130
 EXIT_LOST_PROCESS = 69  # sysexits.h: something that is needed is not there
 EXIT_STORAGE = 74  # sysexits.h: an error while reading or writing files
+EXIT_NOBODY_READS = 141  # what a shell says of a program that SIGPIPE has ended
 EXIT_PREEMPTED = 75  # sysexits.h: a temporary failure, try again
 PATIENCE = 30.0  # seconds
 DEBUG = "LAVIS_MSMEDCAP_DEBUG"
@@ -105,7 +107,13 @@ def guarded(action: Callable[[], int | None]) -> int:
         or 75 if another signal asked a run to stop, which can be taken up.
     """
     try:
-        return action() or 0
+        code = action() or 0
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        if not _nobody_reads():
+            raise
+        return EXIT_NOBODY_READS
     except (MSMedCapError, OSError) as error:
         own = isinstance(error, MSMedCapError) or disk_error_of(error) is not None
         if os.environ.get(DEBUG) == "1" or not own:
@@ -124,6 +132,16 @@ def guarded(action: Callable[[], int | None]) -> int:
         what = "asked to stop" if preempted else "interrupted"
         sys.stderr.write("\n".join([what, *map(str, stop.args)]) + "\n")
         return EXIT_PREEMPTED if preempted else EXIT_INTERRUPTED
+
+
+def _nobody_reads() -> bool:
+    """Tells whether whoever read our output has gone (``| head``); nothing more is written then."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    if not any(event & select.POLLERR for _, event in poll.poll(0)):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return True
 
 
 def _exit_code(error: Exception) -> int:
