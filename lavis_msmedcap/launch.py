@@ -46,11 +46,12 @@ TIMEOUT = datetime.timedelta(hours=24)
 logger = logging.getLogger(__name__)
 
 
-def launch(*configs: RunConfig) -> Any:
+def launch(*configs: RunConfig, request: StopRequest | None = None) -> Any:
     """Builds what each configuration names and trains it, or evaluates it if ``run.evaluate``.
 
     Args:
         configs: From `run_config.load_run_config` or `load_stages`; they run one after the other.
+        request: Of a caller who hears signals too.
 
     Returns:
         What the last runner's ``train`` or ``evaluate`` returns.
@@ -61,33 +62,36 @@ def launch(*configs: RunConfig) -> Any:
     result = None
     if any(config.run_cfg.get("deterministic") for config in configs):
         settle_cublas()  # before the process group starts CUDA
+    request = StopRequest() if request is None else request
     with process_group(configs[0].run_cfg):
+        _set_up_log()
         chain = Chain(configs)
-        request = StopRequest()
         with _hearing(request, chain):
             for config in configs:
                 if chain.is_done(config):
                     continue
-                result = _run_stage(config, chain, request)
+                result = _run_stage(config, chain, request, last=config is configs[-1])
                 if config is not configs[-1] and any(gather_objects([request.asked()])):
                     request.leave()
                     raise Preempted
     return result
 
 
-def _run_stage(config: RunConfig, chain: Chain, request: StopRequest) -> Any:
+def _run_stage(config: RunConfig, chain: Chain, request: StopRequest, last: bool) -> Any:
     """Runs one stage. Its frame is gone when an error is told, and the runner's connections too."""
     make_current(config)
     runner = _prepare(config)
     if not isinstance(runner, RunnerProperties):
         result = _run_of_lavis(runner, config)
         chain.finish(config)
+        request.finished = last
         return result
     chain.begin(config, runner.output_dir)
     # it hears requests itself; a stage that is done must be remembered, whoever asks meanwhile
     with request.patient():
         result = runner.run(request)
         chain.finish(config)
+        request.finished = last
     return result
 
 
@@ -118,14 +122,17 @@ def _run_of_lavis(runner: Any, config: RunConfig) -> Any:
 def _prepare(config: RunConfig) -> Any:
     run = config.run_cfg
     seed_everything(int(run.get("seed", DEFAULT_SEED)) + get_rank())
-    setup_logger()
-    # the root logger has its level already where somebody else set up logging
-    package = logging.getLogger(OWN_PACKAGE)
-    package.setLevel(logging.INFO if get_rank() == 0 else logging.WARNING)
     with backlog():  # not before setup_logger, which does nothing where there is a handler
         for line in (config.banner(), *config.notes):
             logger.info("%s", line)
         return build_runner(config)
+
+
+def _set_up_log() -> None:
+    setup_logger()
+    # the root logger has its level already where somebody else set up logging
+    package = logging.getLogger(OWN_PACKAGE)
+    package.setLevel(logging.INFO if get_rank() == 0 else logging.WARNING)
 
 
 def build_runner(config: RunConfig) -> Any:

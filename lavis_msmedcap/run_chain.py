@@ -13,6 +13,7 @@ from lavis_msmedcap.common.distributed import gather_objects, get_world_size, is
 from lavis_msmedcap.common.paths import resolve_path
 from lavis_msmedcap.common.whole_files import write_whole
 from lavis_msmedcap.run_config import RunConfig
+from lavis_msmedcap.runners.run_directory import RunDirectory
 from lavis_msmedcap.runners.run_status import fingerprint, read_status
 from lavis_msmedcap.runners.settings import OFF
 
@@ -57,8 +58,9 @@ class Chain:
         self._done.append(config.stage)
         if set(self._done) >= set(self._names):
             self._forget()
-        else:
-            self._note(config, {"run": None, "done": True})
+            return
+        known = self._read().get(self._marks[config.stage], {}) if is_main_process() else {}
+        self._note(config, {"run": known.get("run"), "done": True})
 
     def how_to_go_on(self) -> str:
         """Says what to do after an end between the stages, or while one is built."""
@@ -99,11 +101,16 @@ class Chain:
 
 
 def _is_finished(entry: Any) -> bool:
-    """Tells whether a stage is done: noted as such, or ended just before that."""
+    """Tells whether a stage is done, noted as such or ended just before that, and still there."""
     if not isinstance(entry, dict):
         return False
-    status = read_status(Path(entry["run"])) if entry.get("run") else None
-    return bool(entry.get("done")) or (status is not None and status.finished)
+    if not entry.get("run"):  # of LAVIS' own runners nothing else is known
+        return bool(entry.get("done"))
+    directory = RunDirectory(Path(entry["run"]))
+    status = read_status(directory.root)
+    if status is None:  # evaluations have none
+        return bool(entry.get("done")) and directory.root.is_dir()
+    return status.finished and directory.checkpoint_last.is_file()
 
 
 def _wants_resume(configs: Sequence[RunConfig]) -> bool:
@@ -115,7 +122,8 @@ def _marks(configs: Sequence[RunConfig]) -> list[str]:
     marks, before = [], ""
     for config in configs:
         batch = int(config.run_cfg.get("batch_size_train", 1)) * get_world_size()
-        text = f"{before} {fingerprint(config.to_dict())} {batch}"
+        place = resolve_path(str(config.run_cfg.get("output_dir", "output")))
+        text = f"{before} {fingerprint(config.to_dict())} {batch} {place}"
         before = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
         marks.append(before)
     return marks

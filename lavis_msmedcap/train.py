@@ -90,9 +90,10 @@ def run(cfg_path: str, options: Sequence[str], overrides: Mapping[str, Any] | No
     from lavis_msmedcap.launch import launch
     from lavis_msmedcap.runners.stopping import StopRequest
 
+    request = StopRequest()
     # also while the processes of a run take leave of each other
-    with StopRequest().listening(to_the_end=True):
-        launch(*stages)
+    with request.listening(to_the_end=True):
+        launch(*stages, request=request)
 
 
 def guarded(action: Callable[[], int | None]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -69,7 +70,24 @@ def test_a_stage_that_ended_before_it_was_noted_is_done(tmp_path: Path) -> None:
     Chain(stages).begin(stages[0], root)
     assert done(Chain(stages), stages) == [False, False, False]
     RunStatus(finished=True).write(root)
+    (root / "checkpoint_last.safetensors").touch()
     assert done(Chain(stages), stages) == [True, False, False]
+
+
+def test_a_stage_whose_result_is_gone_is_not_done(tmp_path: Path) -> None:
+    stages, root = configs(tmp_path, resume="auto"), tmp_path / "pretrain" / "run"
+    root.mkdir(parents=True)
+    RunStatus(finished=True).write(root)
+    (root / "checkpoint_last.safetensors").touch()
+    chain = Chain(stages)
+    chain.begin(stages[0], root)
+    chain.finish(stages[0])
+    assert done(Chain(stages), stages) == [True, False, False]
+    elsewhere = configs(tmp_path, resume="auto")
+    elsewhere[0].run_cfg.output_dir = str(tmp_path / "elsewhere")
+    assert done(Chain(elsewhere), elsewhere) == [False, False, False]
+    shutil.rmtree(root)
+    assert done(Chain(stages), stages) == [False, False, False]
 
 
 def test_two_files_in_one_folder_do_not_forget_each_other(tmp_path: Path) -> None:

@@ -129,6 +129,8 @@ class CheckpointedModel(BaseModel):
 
     Attributes:
         loaded_from: The trained model that `load_checkpoint` loaded, with its epoch if it is known.
+        starts_from: The file of trained weights that it has begun with, this one or that of stage
+            1; empty if there is none.
     """
 
     # patterns of keys that files of BLIP-2 and of the authors may hold beyond ours, with why
@@ -137,6 +139,7 @@ class CheckpointedModel(BaseModel):
     def __init__(self, branches: Mapping[str, QFormerBranch], settings: Mapping[str, Any]) -> None:
         super().__init__()
         self.loaded_from: str | None = None
+        self.starts_from = ""
         self.branches = nn.ModuleDict(branches)
         self.settings = dict(settings)
         self._brought: set[str] = set()  # frozen parameters that came with a checkpoint
@@ -368,3 +371,4 @@ class CheckpointedModel(BaseModel):
         self._load_any(checkpoint, str(path), ExpectedKeys(unused=self.dropped_branch_keys()))
         epoch = checkpoint.metadata.get("epoch")
         self.loaded_from = f"{path} of epoch {epoch}" if epoch else str(path)
+        self.starts_from = str(path)

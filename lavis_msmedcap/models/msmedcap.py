@@ -359,6 +359,7 @@ class MSMedCap(DualBranchModel):
             unused={**self.dropped_branch_keys(), **STAGE1_ONLY},
         )
         self._load_any(checkpoint, str(path), expected)
+        self.starts_from = str(path)
 
     @classmethod
     def from_config(cls, cfg: Any) -> MSMedCap:

@@ -8,12 +8,15 @@ epoch is best. All others may change, and the run remembers both configurations.
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from lavis_msmedcap.common.errors import ConfigError
+from lavis_msmedcap.common.whole_files import whole_path
 from lavis_msmedcap.runners.run_directory import RunDirectory
 from lavis_msmedcap.runners.run_status import RunStatus
+from lavis_msmedcap.runners.settings import RunSettings
 from lavis_msmedcap.runners.training_state import StateStore
 
 # what a step, a batch or an epoch is
@@ -26,42 +29,45 @@ FIXED = frozenset(
         "run.train_dataset_ratios",
     }
 )
-# how weights are trained; a validation measures them as before
-TRAINING_ONLY = frozenset(
+# of the run section, what a validation measures; also all of model and datasets
+MEASURES = frozenset(
     {
-        "run.beta2",
-        "run.clip_grad_norm",
-        "run.deterministic",
-        "run.compile",
-        "run.early_stopping",
-        "run.init_lr",
-        "run.lr_decay_rate",
-        "run.lr_sched",
-        "run.max_epoch",
-        "run.max_iters",
-        "run.min_lr",
-        "run.warmup_lr",
-        "run.warmup_steps",
-        "run.weight_decay",
+        "run.amp",
+        "run.best_metric",
+        "run.ema_decay",
+        "run.length_penalty",
+        "run.max_eval_samples",
+        "run.max_len",
+        "run.min_len",
+        "run.num_beams",
+        "run.repetition_penalty",
+        "run.task",
+        "run.valid_splits",
     }
 )
 
 logger = logging.getLogger(__name__)
 
 
-def check_changes(root: Path, changed: Sequence[str], same_batches: bool) -> None:
+def describe_steps(settings: RunSettings) -> str:
+    """Says what the settings of `FIXED` are; a state remembers it."""
+    values = {key: getattr(settings, key.removeprefix("run.")) for key in sorted(FIXED)}
+    return ", ".join(f"{key} {value}" for key, value in values.items() if value not in (None, {}))
+
+
+def check_changes(root: Path, changed: Sequence[str]) -> None:
     """Checks that a run can go on under changed settings.
 
     Args:
         root: The run directory.
-        changed: Lines of `run_status.differences`.
-        same_batches: Whether the joint batches are the same.
+        changed: Lines of `run_status.differences` and of `JointBatches.differences`.
 
     Raises:
-        ConfigError: If they are not, or a setting of `FIXED` has changed.
+        ConfigError: If batches or a setting of `FIXED` have changed. A state says the same when it
+            is loaded, should the files of the run say nothing.
     """
     fixed = [line for line in changed if _key(line) in FIXED or line.startswith("images of all")]
-    if fixed or not same_batches:
+    if fixed:
         raise ConfigError(
             [
                 f"run.resume: the run in {root} cannot go on with other steps or batches "
@@ -92,24 +98,35 @@ def accept_changes(
     )
     newest = StateStore(directory.states).paths()[0].stem
     _keep(directory.config, newest)
-    if not all(_key(line) in TRAINING_ONLY for line in changed):
+    measured = any(map(_measures, changed))
+    checkpoints = [directory.checkpoint_best, *directory.checkpoints_of_epochs()]
+    if measured:
         logger.warning(
             "validations so far may have measured something else: the best epoch is chosen among "
             "those that follow"
         )
         status.validations = [(epoch, None) for epoch, _ in status.validations]
-        for path in (directory.checkpoint_best, *directory.checkpoints_of_epochs()):
+        for path in checkpoints:
             _keep(path, newest)
     status.fingerprint, status.batches = current.fingerprint, current.batches
+    status.origin = current.origin
     status.write(directory.root)
+    for path in checkpoints if measured else ():
+        path.unlink(missing_ok=True)  # not before: under the old status they are the best
 
 
 def _key(line: str) -> str:
     return line.split(":", 1)[0]
 
 
+def _measures(line: str) -> bool:
+    """Tells whether a change may change what validations measure; of what is unknown, it does."""
+    key = _key(line)
+    return key in MEASURES or not key.startswith("run.")
+
+
 def _keep(path: Path, newest: str) -> None:
-    """Gives a file a name that says until which state it was true."""
+    """Keeps a copy of a file under a name that says until which state it was true."""
     if not path.is_file():
         return
     place = path.with_name(f"{path.stem}-until-{newest}{path.suffix}")
@@ -117,4 +134,5 @@ def _keep(path: Path, newest: str) -> None:
     while place.exists():
         place = path.with_name(f"{path.stem}-until-{newest}-{number}{path.suffix}")
         number += 1
-    path.replace(place)
+    with whole_path(place) as part:
+        shutil.copyfile(path, part)

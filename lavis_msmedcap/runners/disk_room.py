@@ -55,7 +55,9 @@ def check_room(root: Path, model: nn.Module, settings: RunSettings, max_epoch: i
         trainable = [p for p in model.parameters() if p.requires_grad]
         weights = sum(p.numel() * p.element_size() for p in trainable)
         needed = disk_bytes(weights, sum(p.numel() for p in trainable), settings, max_epoch)
-        there = sum(path.stat().st_size for path in root.rglob("*.safetensors"))
+        # those of another configuration stay: no new file takes their place
+        own = (path for path in root.rglob("*.safetensors") if "-until-" not in path.name)
+        there = sum(path.stat().st_size for path in own)
         free = shutil.disk_usage(root).free
         if needed > free + there:
             problems = [

@@ -247,15 +247,11 @@ def _loader(
     device: torch.device,
     keep_workers: bool = False,
 ) -> DataLoader[dict[str, Any]]:
-    workers = settings.num_workers
-    # the training looks at all batches of its next step while it computes this one
-    ahead = max(2, -(-settings.accum_grad_iters // workers)) if workers else None
     return PlainErrorLoader(
         joined,
         batch_sampler=sampler,
-        num_workers=workers,
-        prefetch_factor=ahead,
-        persistent_workers=keep_workers and workers > 0,
+        num_workers=settings.num_workers,
+        persistent_workers=keep_workers and settings.num_workers > 0,
         collate_fn=joined.collater,
         pin_memory=device.type == "cuda",
         # own generator: opening a loader must not shift the random stream of training

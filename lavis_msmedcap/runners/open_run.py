@@ -63,6 +63,7 @@ def open_run_directory(
     resume: str | None = None,
     config: Mapping[str, Any] | None = None,
     batches: JointBatches | None = None,
+    origin: str = "",
 ) -> OpenRun:
     """Makes or takes up a run directory on the main process and tells every rank its place.
 
@@ -74,6 +75,7 @@ def open_run_directory(
         config: Resolved configuration as plain values; ``run.resume_changed`` in it lets a run be
             taken up with another configuration.
         batches: Images of all processes per forward pass.
+        origin: The trained weights that the run starts from.
 
     Raises:
         ConfigError: On every rank, if the folder cannot be made or taken up.
@@ -82,7 +84,8 @@ def open_run_directory(
     held = None
     if is_main_process():
         try:
-            opener = _Opener(output_dir, config or {}, batches or JointBatches(1))
+            today = RunStatus(fingerprint(config or {}), batches or JointBatches(1), origin=origin)
+            opener = _Opener(output_dir, config or {}, today)
             opened = opener.open(resume)
             held = opened.lock
             if opened.resumed:
@@ -102,11 +105,10 @@ def open_run_directory(
 class _Opener:
     """Finds or makes the directory, on the main process."""
 
-    def __init__(self, output_dir: str, config: Mapping[str, Any], batches: JointBatches) -> None:
+    def __init__(self, output_dir: str, config: Mapping[str, Any], today: RunStatus) -> None:
         self._output_dir = output_dir
         self._config = config
-        self._batches = batches
-        self._mark = fingerprint(config)
+        self._today = today
 
     def open(self, resume: str | None) -> OpenRun:
         if resume is None:
@@ -135,7 +137,7 @@ class _Opener:
         """Makes a directory; it is locked before it looks like a run that could be taken up."""
         root = make_unique(self._output_dir)
         held = lock(root)
-        RunStatus(self._mark, self._batches).write(root)
+        self._today.write(root)
         return OpenRun(RunDirectory(root), resumed=False, lock=held)
 
     def _candidates(self, resume: str) -> Iterator[Path]:
@@ -156,18 +158,26 @@ class _Opener:
             elif _has_state(root):
                 yield root
             elif _has_lost_states(root, status):
+                if resume == OFF:
+                    continue
                 logger.warning("%s has lost its states (resume/): it cannot be taken up", root)
             else:
                 empty.append(root)
         yield from empty
 
     def _is_this_run(self, status: RunStatus) -> bool:
-        return status.fingerprint == self._mark and status.batches == self._batches
+        today = self._today
+        return (status.fingerprint, status.batches, status.origin) == (
+            today.fingerprint,
+            today.batches,
+            today.origin,
+        )
 
     def _tell_unlike(self, root: Path, status: RunStatus) -> None:
         """Says why the newest unfinished run is not the one to go on with."""
         changed = self._changes(root, status)
-        if len(changed) > _SHOWN or not _has_state(root):  # somebody works on something else
+        # somebody works on something else, or on that run
+        if len(changed) > _SHOWN or not _has_state(root) or _is_held(root):
             return
         logger.warning(
             "the unfinished run at %s had other settings (%s) and is passed over; to go on with it "
@@ -177,14 +187,19 @@ class _Opener:
             root,
         )
 
-    def _changes(self, root: Path, status: RunStatus) -> list[str]:
+    def _changes(self, root: Path, status: RunStatus | None) -> list[str]:
         path = RunDirectory(root).config
         try:
             stored: Any = OmegaConf.to_container(OmegaConf.load(path))
             changed = differences(stored, self._config)
         except Exception:  # noqa: BLE001 - whatever a damaged file makes YAML or OmegaConf raise
             changed = [f"{path} cannot be read"]
-        return changed + status.batches.differences(self._batches, get_world_size())
+        if status is None:
+            return [f"{root / STATUS} cannot be read: what was validated is forgotten", *changed]
+        if status.origin != self._today.origin:
+            before, now = (one.origin or "none" for one in (status, self._today))
+            changed.append(f"trained weights to start from: {before} -> {now}")
+        return changed + status.batches.differences(self._today.batches, get_world_size())
 
     def _take_up(self, root: Path) -> OpenRun:
         """Locks a run directory that the user named.
@@ -219,13 +234,10 @@ class _Opener:
         status = read_status(root)
         if status is not None and status.finished:
             raise _is_finished(root)
-        if status is None:
-            changed = [f"{root / STATUS} cannot be read: what was validated is forgotten"]
-        elif self._is_this_run(status):
+        if status is not None and self._is_this_run(status):
             return []
-        else:
-            changed = self._changes(root, status) or ["unknown settings"]
-            check_changes(root, changed, status.batches == self._batches)
+        changed = self._changes(root, status) or ["unknown settings"]
+        check_changes(root, changed)
         if self._config.get("run", {}).get("resume_changed") is not True:
             raise ConfigError(
                 [

@@ -93,12 +93,14 @@ class RunStatus:
         batches: Images per forward pass.
         validations: (epoch counted from 1, metric or None) of every validated epoch, in order.
         finished: Whether nothing is left to do.
+        origin: The trained weights that the run has started from; empty if it has from none.
     """
 
     fingerprint: str = ""
     batches: JointBatches = field(default_factory=JointBatches)
     validations: list[tuple[int, float | None]] = field(default_factory=list)
     finished: bool = False
+    origin: str = ""
 
     @property
     def validated(self) -> int:
@@ -121,9 +123,10 @@ def read_status(root: Path) -> RunStatus | None:
         validations = [(int(epoch), metric) for epoch, metric in content["validations"]]
         return RunStatus(
             str(content["fingerprint"]),
-            JointBatches(*content["batches"]),
+            JointBatches(*content.get("batches", ())),
             validations,
             bool(content["finished"]),
+            str(content.get("origin", "")),
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None

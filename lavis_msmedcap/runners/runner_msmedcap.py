@@ -24,7 +24,7 @@ from lavis_msmedcap.common.errors import (
 )
 from lavis_msmedcap.common.whole_files import write_whole
 from lavis_msmedcap.models.frozen_marks import FROZEN
-from lavis_msmedcap.runners.changed_run import accept_changes
+from lavis_msmedcap.runners.changed_run import accept_changes, describe_steps
 from lavis_msmedcap.runners.checkpointing import BEST, Checkpoints, TrainingState
 from lavis_msmedcap.runners.compilation import check_compiler
 from lavis_msmedcap.runners.data_summary import DataBook
@@ -166,8 +166,9 @@ class RunnerMSMedCap(RunnerEvaluation):
             settings.batch_size_eval * get_world_size() if compared else None,
         )
         config = self._plain_config()
-        self._open = open_run_directory(settings.output_dir, resume, config, batches)
-        self._marks = RunStatus(fingerprint(config), batches)
+        origin = getattr(self._model, "starts_from", "")
+        self._open = open_run_directory(settings.output_dir, resume, config, batches, origin)
+        self._marks = RunStatus(fingerprint(config), batches, origin=origin)
         self.directory: RunDirectory = self._open.directory
         self.output_dir = self.directory.root
         self.result_dir = self.directory.result
@@ -241,9 +242,11 @@ class RunnerMSMedCap(RunnerEvaluation):
                 keeper = self._train_epochs()
                 for split, result in self.evaluate().items():
                     self._trackers.write(split, self.state.global_step, result or {})
-                with self._request.patient():  # it is done: a request comes too late
+                with self._request.patient():
+                    if any(gather_objects([self._request.asked()])):
+                        keeper.stop()
                     self._finish(keeper)
-                    complete = True
+                    self._request.finished = complete = True
                     self._trackers.close(complete)
             finally:
                 self._trackers.close(complete)
@@ -325,6 +328,7 @@ class RunnerMSMedCap(RunnerEvaluation):
         model: Any = self._bare_model
         identity = {
             "the training data": describe_plan(self.train_loader),
+            "what a step is": describe_steps(self.settings),
             "the frozen weights": model.checkpoint_metadata().get(FROZEN, ""),
         }
         store = StateStore(self.directory.states, self.settings.keep_last)

@@ -30,10 +30,12 @@ class StopRequest:
 
     Attributes:
         signal: The signal that asked, None if nobody has.
+        finished: Whether all is done: a request is noted, and comes too late.
     """
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
+        self.finished = False
         self._patient = False
         self._agent = os.getppid() if "TORCHELASTIC_RUN_ID" in os.environ else None
 
@@ -70,6 +72,9 @@ class StopRequest:
                 # told what happened
                 before[signal.SIGTERM] = signal.SIG_IGN
             raise
+        else:
+            if to_the_end and self.finished:
+                before |= dict.fromkeys(before.keys() - {signal.SIGINT}, signal.SIG_IGN)
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
@@ -77,11 +82,11 @@ class StopRequest:
     @contextlib.contextmanager
     def patient(self) -> Iterator[None]:
         """Marks a part that looks at `signal` itself, at its next good moment to stop."""
-        self._patient = True
+        before, self._patient = self._patient, True
         try:
             yield
         finally:
-            self._patient = False
+            self._patient = before
 
     def leave(self) -> None:
         """Leaves as the signal asked.
@@ -101,5 +106,6 @@ class StopRequest:
             return
         again = self.signal is not None
         self.signal = signal.Signals(number)
-        if not self._patient or (again and number == signal.SIGINT):
+        heeds = not self._patient and not self.finished
+        if heeds or (again and number == signal.SIGINT):
             self.leave()

@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sized
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, NoReturn, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +46,9 @@ from lavis_msmedcap.runners.worker_errors import Ahead
 
 # overflowing fp16 steps in a row; by then the scale of 65536 has been halved to nothing
 FP16_PATIENCE = 30
+
+# batches of the next step that are held in memory to know that it can be done
+LOOK_AHEAD = 4
 
 # what a process wants after a step (FAIL: its next batch cannot be read); the largest one counts
 WISHES = CONTINUE, SAVE, STOP, FAIL = range(4)
@@ -211,8 +214,8 @@ class TrainingLoop:
         Raises:
             NonFiniteError: If a loss or the gradient is nan or infinite; no parameter has been
                 touched by the step that found it.
-            MSMedCapError: On all ranks, if a batch of the next step cannot be read on one; the
-                state before it has been written.
+            MSMedCapError: If a batch cannot be read. On all ranks, and after the state before its
+                step has been written, if it is one of the first `LOOK_AHEAD` of its step.
         """
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
@@ -223,7 +226,9 @@ class TrainingLoop:
         started = asked = time.perf_counter()
         waited = 0.0
         source = Ahead(batches)
-        source.look(min(self.accumulate, len(batches)))
+        ahead = min(self.accumulate, LOOK_AHEAD)
+        source.look(ahead)
+        raise_together(source.error)
         for index, samples in enumerate(source, done):
             waited += time.perf_counter() - asked
             # the last window of an epoch may be short: it divides by its own length
@@ -237,7 +242,7 @@ class TrainingLoop:
                 continue
             asked = time.perf_counter()
             # whether the next step can be done is agreed on at the end of this one
-            source.look(self.accumulate)
+            source.look(ahead)
             waited += time.perf_counter() - asked
             failing = CONTINUE if source.error is None else FAIL
             report, wish = self._close_window(window, epoch, started, waited, failing)
@@ -255,6 +260,10 @@ class TrainingLoop:
                 if self.stopping:
                     self.keeper.stop()
             asked = time.perf_counter()
+        if source.error is not None:
+            if self.keeper is not None and get_world_size() == 1:
+                self.keeper.save(self.progress(epoch, index + 1 - len(window), total))
+            raise source.error
         return total
 
     def _forward_backward(self, samples: Samples, before: list[BatchNote], size: int) -> BatchNote:
@@ -345,9 +354,10 @@ def _read(losses: Tensor, mean: Tensor, norm: Tensor, wish: int) -> tuple[bool, 
     return flag > 0, agreed, grad_norm, loss / get_world_size()
 
 
-def raise_together(error: MSMedCapError | None) -> NoReturn:
-    """Raises on every rank the error of the first one that has one; one of them must."""
-    raise gather_objects([] if error is None else [error])[0]
+def raise_together(error: MSMedCapError | None) -> None:
+    """Raises on every rank the error of the first one that has one, if any has."""
+    for found in gather_objects([] if error is None else [error]):
+        raise found
 
 
 def to_device(value: Any, device: torch.device) -> Any:

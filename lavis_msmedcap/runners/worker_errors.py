@@ -92,6 +92,7 @@ def outlive_signals(_worker: int) -> None:
 
 def _kill_workers() -> None:
     """Ends the workers that are left at the end of the main process, busy with a file or not."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler would call it a crash
     for process in multiprocessing.active_children():
         if process.daemon:  # as torch makes them
             process.kill()
@@ -104,7 +105,7 @@ class Ahead:
         batches: What is iterated over, once.
 
     Attributes:
-        error: One of our own errors that a batch to come has raised, until it is needed.
+        error: One of our own errors, which a batch to come has raised.
     """
 
     def __init__(self, batches: Iterable[Batch]) -> None:
@@ -114,17 +115,11 @@ class Ahead:
         self.error: MSMedCapError | None = None
 
     def __iter__(self) -> Iterator[Batch]:
-        """Yields the batches.
-
-        Raises:
-            MSMedCapError: In the place of a batch that has raised it.
-        """
+        """Yields the batches before the first one that raises one of our own errors."""
         self.look()
         while self._next:
             yield self._next.popleft()
             self.look()
-        if self.error is not None:
-            raise self.error
 
     def look(self, count: int = 1) -> None:
         """Fetches the next batches, as far as that has not been done and there are any."""

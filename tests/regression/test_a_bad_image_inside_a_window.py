@@ -21,7 +21,7 @@ def tiny() -> ModuleType:
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-@pytest.mark.parametrize("accumulate", [1, 3, 4])
+@pytest.mark.parametrize("accumulate", [1, 3, 4, 6])
 def test_the_state_before_the_step_is_written(
     tiny: ModuleType, tmp_path: Path, accumulate: int, workers: int
 ) -> None:

@@ -125,3 +125,25 @@ def test_while_the_first_one_is_built(
     monkeypatch.setattr(launch, "_prepare", lambda _config: ask())
     assert train.guarded(lambda: launch.launch(*stages(tmp_path))) == 75
     assert "It was about to begin; start it again with the same command." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("moment", ["finish", "leaving the group"])
+def test_after_the_last_stage_it_comes_too_late(
+    tiny: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """The same command would train everything anew."""
+    change = asked_while_closing if moment == "finish" else lambda runner: runner
+    monkeypatch.setattr(launch, "_prepare", prepare(tiny, [], change))
+    if moment == "leaving the group":
+        finish = launch.Chain.finish
+
+        def finish_and_ask(chain: Any, config: RunConfig) -> None:
+            finish(chain, config)
+            if config.stage == "caption":
+                ask()
+
+        monkeypatch.setattr(launch.Chain, "finish", finish_and_ask)
+        assert train.guarded(lambda: launch.launch(*stages(tmp_path))) == 0
+    else:
+        [_, last] = stages(tmp_path)
+        assert train.guarded(lambda: launch.launch(last)) == 0

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from lavis_msmedcap.common.errors import ConfigError
 from lavis_msmedcap.models.checkpoints import read_notes
-from lavis_msmedcap.runners.run_status import read_status
+from lavis_msmedcap.runners.run_status import RunStatus, read_status
 from lavis_msmedcap.runners.training_state import StateError
 from lavis_msmedcap.tasks.mixed_semantic_pretrain import MixedSemanticPretrainTask
 
@@ -30,7 +30,8 @@ class Measured(MixedSemanticPretrainTask):
         return super().train_step(model, samples)
 
     def after_evaluation(self, *_: Any, epoch: Any, **__: Any) -> Any:
-        return {"agg_metrics": 0.0, "recall": 50.0 - epoch, "loss": 2.0 - 0.1 * epoch}
+        number = epoch if isinstance(epoch, int) else 1
+        return {"agg_metrics": 0.0, "recall": 50.0 - number, "loss": 2.0 - 0.1 * number}
 
 
 @pytest.fixture
@@ -126,3 +127,39 @@ def test_a_run_whose_status_is_damaged_can_be_saved(tiny: ModuleType, root: Path
     assert status is not None
     assert status.finished
     assert [epoch for epoch, _ in status.validations] == [3]  # it was cut off in this one
+
+
+@pytest.mark.parametrize("lost", ["status.json", "config.yaml"])
+def test_steps_stay_as_they_are_whatever_the_files_say(
+    tiny: ModuleType, root: Path, lost: str
+) -> None:
+    (root / lost).write_text("{")
+    with pytest.raises((ConfigError, StateError), match=r"run\.seed|what a step is was"):
+        resumed(tiny, root, seed=7).train()
+
+
+def test_another_test_split_forgets_nothing(tiny: ModuleType, root: Path) -> None:
+    resumed(tiny, root, test_splits=["val"]).train()
+    assert not list(root.glob("*-until-*.safetensors"))
+    assert read_notes(root / "checkpoint_best.safetensors")["epoch"] == "1"
+
+
+def test_a_change_that_was_broken_off_leaves_the_best_weights(
+    tiny: ModuleType, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = (root / "checkpoint_best.safetensors").read_bytes()
+
+    def power_cut(*_: Any) -> None:
+        raise RuntimeError("power cut")
+
+    runner = resumed(tiny, root, best_metric="loss")
+    with monkeypatch.context() as patch:
+        patch.setattr(RunStatus, "write", power_cut)
+        with pytest.raises(RuntimeError, match="power cut"):
+            runner.train()
+    runner._open.lock.release()
+    assert (root / "checkpoint_best.safetensors").read_bytes() == before
+    again = tiny.make_runner(root.parent, Measured(), best_metric="recall", resume="auto")
+    assert Path(again.output_dir) == root
+    again.train()
+    assert read_notes(root / "checkpoint_best.safetensors")["epoch"] == "1"

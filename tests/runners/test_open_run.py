@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 
 from lavis_msmedcap.common.errors import ConfigError
 from lavis_msmedcap.runners import open_run
@@ -160,3 +161,36 @@ def test_a_finished_run_stays_as_it_is(tiny: ModuleType, tmp_path: Path) -> None
     assert status is not None
     assert status.finished
     assert [path.name for path in (root / "resume").iterdir()] == [".nfs0000"]
+
+
+def test_a_run_that_began_with_other_weights_is_another_run(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Stage 1 was trained anew: stage 2 must not go on from what the old one gave."""
+    root = made(tmp_path, "20260102-000000-aaaaaa", origin="/runs/old/checkpoint_best.safetensors")
+    OmegaConf.save(OmegaConf.create(CONFIG), root / "config.yaml")
+    found = open_run_directory(str(tmp_path), "auto", CONFIG, BATCHES, "/runs/new/last.safetensors")
+    assert (found.directory.root != root, found.resumed) == (True, False)
+    told = "trained weights to start from: /runs/old/checkpoint_best.safetensors -> /runs/new/last"
+    assert told in caplog.text
+
+
+def test_the_run_beside_which_one_is_started_is_not_recommended(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = made(tmp_path, "20260102-000000-aaaaaa")
+    OmegaConf.save(OmegaConf.create(CONFIG), root / "config.yaml")
+    held = lock(root)
+    assert held is not None
+    other = {"run": {"init_lr": 0.2}}
+    assert not open_run_directory(str(tmp_path), "auto", other, BATCHES).resumed
+    assert "resume_changed" not in caplog.text
+    held.release()
+
+
+def test_off_does_not_complain_of_lost_states(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    made(tmp_path, "20260102-000000-aaaaaa", state=False, validations=[(1, 0.5)])
+    assert not opened(tmp_path, "off")[1]
+    assert "lost its states" not in caplog.text
