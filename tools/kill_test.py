@@ -118,11 +118,13 @@ class Training:
                     process.kill()
                     raise TimeoutError(f"{log.name}: no end within {self._patience:.0f} s")
                 if due():
-                    moment = moment_of(self.output, started)  # of several processes some go on
+                    # of several processes some go on, and change the files; of one none does
+                    several = self._processes > 1
+                    moment = moment_of(self.output, started) if several else None
                     self._kill(process)
-                    killed = process.returncode == -signal.SIGKILL
-                    exact = moment_of(self.output, started) if killed else moment
-                    return None, exact
+                    if moment is None or process.returncode == -signal.SIGKILL:
+                        moment = moment_of(self.output, started)
+                    return None, moment
                 time.sleep(0.002)
         return process.returncode, Moment("end")
 
@@ -151,7 +153,8 @@ class Training:
             delay = self.rng.uniform(0, 1)
             reached = lambda: self._validates(started)  # noqa: E731
         else:
-            delay = self.rng.uniform(0, 0.02)
+            # a state is three times as long as a checkpoint, which takes some ten milliseconds
+            delay = self.rng.uniform(0, 0.02 if aim == "state write" else 0.005)
             reached = self._writes("step-" if aim == "state write" else "checkpoint_")
         while not reached():
             yield False
