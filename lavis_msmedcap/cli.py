@@ -45,11 +45,11 @@ class Command:
 
 
 def _train(args: argparse.Namespace) -> None:
-    train.run(args.cfg_path, args.options)
+    train.run(args.cfg_path, args.options, ends=args.ends)
 
 
 def _evaluate(args: argparse.Namespace) -> None:
-    train.run(args.cfg_path, args.options, evaluate.OVERRIDES)
+    train.run(args.cfg_path, args.options, evaluate.OVERRIDES, ends=args.ends)
 
 
 def _add_phantom_arguments(parser: argparse.ArgumentParser) -> None:
@@ -168,6 +168,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         Exit code, see `train.guarded`.
     """
     args = build_parser().parse_args(argv)
+    args.ends = argv is None
     return train.guarded(lambda: args.run(args))
 
 

@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     add_run_arguments(parser)
     args = parser.parse_args(argv)
-    return guarded(lambda: run(args.cfg_path, args.options, OVERRIDES))
+    return guarded(lambda: run(args.cfg_path, args.options, OVERRIDES, ends=argv is None))
 
 
 if __name__ == "__main__":

@@ -71,13 +71,20 @@ def add_options_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(cfg_path: str, options: Sequence[str], overrides: Mapping[str, Any] | None = None) -> None:
+def run(
+    cfg_path: str,
+    options: Sequence[str],
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    ends: bool = False,
+) -> None:
     """Checks a configuration, all stages of it, and runs them.
 
     Args:
         cfg_path: YAML file.
         options: Words behind ``--options``.
         overrides: Nested settings that win over everything.
+        ends: Whether the process ends with the run; it is deaf to signals then.
 
     Raises:
         ConfigError: Before anything is built.
@@ -92,7 +99,7 @@ def run(cfg_path: str, options: Sequence[str], overrides: Mapping[str, Any] | No
 
     request = StopRequest()
     # also while the processes of a run take leave of each other
-    with request.listening(to_the_end=True):
+    with request.listening(to_the_end=ends):
         launch(*stages, request=request)
 
 
@@ -165,7 +172,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser("lavis.train", description="Trains a model from a YAML file.")
     add_run_arguments(parser)
     args = parser.parse_args(argv)
-    return guarded(lambda: run(args.cfg_path, args.options))
+    return guarded(lambda: run(args.cfg_path, args.options, ends=argv is None))
 
 
 if __name__ == "__main__":
