@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -166,7 +167,8 @@ class RunnerMSMedCap(RunnerEvaluation):
             settings.batch_size_eval * get_world_size() if compared else None,
         )
         config = self._plain_config()
-        origin = getattr(self._model, "starts_from", "")
+        # not the whole path: the folder of all runs may have moved to another machine
+        origin = "/".join(Path(getattr(self._model, "starts_from", "")).parts[-2:])
         self._open = open_run_directory(settings.output_dir, resume, config, batches, origin)
         self._marks = RunStatus(fingerprint(config), batches, origin=origin)
         self.directory: RunDirectory = self._open.directory

@@ -194,3 +194,21 @@ def test_off_does_not_complain_of_lost_states(
     made(tmp_path, "20260102-000000-aaaaaa", state=False, validations=[(1, 0.5)])
     assert not opened(tmp_path, "off")[1]
     assert "lost its states" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("second", "same"), [("/b/20260101-000000-aaaaaa", True), ("/a/20260102-000000-bbbbbb", False)]
+)
+def test_all_runs_may_move_together(
+    tiny: ModuleType, tmp_path: Path, second: str, same: bool
+) -> None:
+    from lavis_msmedcap.tasks.mixed_semantic_pretrain import MixedSemanticPretrainTask
+
+    roots = []
+    for folder in ("/a/20260101-000000-aaaaaa", second):
+        model = tiny.TinyModel()
+        model.starts_from = f"{folder}/checkpoint_best.safetensors"
+        runner = tiny.make_runner(tmp_path, MixedSemanticPretrainTask(), model, resume="auto")
+        runner._open.lock.release()
+        roots.append(runner.output_dir)
+    assert (roots[0] == roots[1]) == same
