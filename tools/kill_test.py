@@ -40,6 +40,7 @@ from killing.run_files import (
     differences,
     epoch_to_validate,
     half_written,
+    is_finished,
     moment_of,
     newest_run,
 )
@@ -124,6 +125,8 @@ class Training:
                     self._kill(process)
                     if moment is None or process.returncode == -signal.SIGKILL:
                         moment = moment_of(self.output, started)
+                    if is_finished(self.output):  # too late: the same command would begin anew
+                        return 0, Moment("end")
                     return None, moment
                 time.sleep(0.002)
         return process.returncode, Moment("end")

@@ -65,6 +65,13 @@ def epoch_to_validate(root: Path) -> int | None:
     return progress["epoch"] if not progress["batch"] and progress["epoch"] > done else None
 
 
+def is_finished(output: Path) -> bool:
+    """Tells whether a training has done all that it had to do."""
+    root = newest_run(output)
+    status = None if root is None else read_status(root)
+    return status is not None and status.finished
+
+
 def moment_of(output: Path, started: float) -> Moment:
     """Says where a training stands that was started at a time."""
     root = newest_run(output)
