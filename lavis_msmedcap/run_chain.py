@@ -49,9 +49,9 @@ class Chain:
             )
         return done
 
-    def begin(self, config: RunConfig, root: Path | None) -> None:
+    def begin(self, config: RunConfig, root: Path) -> None:
         """Remembers where a stage runs: its run directory says when it is finished."""
-        self._note(config, {"run": None if root is None else str(root), "done": False})
+        self._note(config, {"run": str(root), "done": False})
 
     def finish(self, config: RunConfig) -> None:
         """Remembers that a stage is done; after the last one all are forgotten."""
